@@ -1,0 +1,35 @@
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/installed
+
+.PHONY: help demo test check bench format
+
+help:  ## list what can be made
+	@awk -F ':.*## *' '/^[a-z]+:.*##/ { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+
+demo: $(INSTALLED)  ## run a small campaign from drawn scenes to its report
+	$(BIN)/cereals demo
+
+test: $(INSTALLED)  ## run the tests
+	env -u OMP_NUM_THREADS $(BIN)/pytest -q
+
+check: $(INSTALLED)  ## look at format, lint, types and layers; change nothing
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(INSTALLED)  ## measure what the documentation promises
+	env -u OMP_NUM_THREADS $(BIN)/pytest -q -s -m bench
+
+format: $(INSTALLED)  ## lay out the code and mend what can be mended
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "cereals needs Python 3.11 or newer, and $(PYTHON) is" \
+	    "$$($(PYTHON) --version 2>&1 || true); name another: make PYTHON=python3.12" >&2; exit 1; }
+	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@

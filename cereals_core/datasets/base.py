@@ -1,0 +1,47 @@
+"""What every data set offers: images for all, truth for the oracle and for evaluation only."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The answer to one image.
+
+    `labels`: uint8 (H, W), class indices, VOID where the truth is unknown.
+    `clicks`: float32 (V, 3), one row (y, x, weight) for each polygon vertex, in pixels of the image as read; the weight
+    is the number of clicks the vertex stands for: 1 for an annotated vertex, 0.5 for one traced along an edge that two
+    contours share.
+    """
+
+    labels: np.ndarray
+    clicks: np.ndarray
+
+
+class ImageSource(Protocol):
+    """The images of one split: all that training and scoring may see of it."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes; a label is an index into them."""
+        ...
+
+    @property
+    def image_ids(self) -> Sequence[str]:
+        """Identifiers of the split's images, sorted."""
+        ...
+
+    def image(self, image_id: str) -> np.ndarray:
+        """Read one image: uint8 (H, W, 3), RGB. DataError names the file."""
+        ...
+
+
+class Dataset(ImageSource, Protocol):
+    """One split with its truth, which is handed to the oracle and to evaluation only."""
+
+    def truth(self, image_id: str) -> Truth:
+        """Read one image's labels and clicks. DataError names the file."""
+        ...

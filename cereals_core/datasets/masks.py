@@ -1,0 +1,86 @@
+"""Masks without polygons, in CamVid's layout: what an annotator would have clicked is traced along the contours."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from cereals_core.datasets.base import Truth
+from cereals_core.datasets.files import (
+    Split,
+    read_image,
+    read_mask,
+    read_text,
+    refuse,
+    repeated_ids,
+    scaled_truth,
+    split_name,
+)
+from cereals_core.errors import DataError
+from cereals_core.grid import VOID
+from cereals_core.settings import MasksData
+
+
+class MaskImages:
+    """One split: stems in `<split>.txt`, pictures in `<split>/` (JPEG or PNG), masks in `<split>annot/` (PNG).
+
+    Mask values 0, 1, ... are the classes of the settings, in their order; every other value is void.
+    """
+
+    def __init__(self, data: MasksData, split: Split) -> None:
+        name = split_name(data, split)
+        stems = data.root / f"{name}.txt"
+        self._data, self._images, self._masks = data, data.root / name, data.root / f"{name}annot"
+        self.class_names = data.class_names
+        self.image_ids = sorted(line.strip() for line in read_text(stems).splitlines() if line.strip())
+        problems = repeated_ids(stems, self.image_ids)
+        if not self.image_ids:
+            problems.append(f"{stems}: lists no image, expected a file stem a line; add some or choose another split")
+        refuse(problems)
+
+    def image(self, image_id: str) -> np.ndarray:
+        """Read one image: uint8 (H, W, 3), RGB."""
+        return read_image(_picture(self._images, image_id), self._data.scale)
+
+    def truth(self, image_id: str) -> Truth:
+        """Read one mask and trace its contours at full size."""
+        mask = read_mask(self._masks / f"{image_id}.png")
+        labels = np.where(mask < len(self.class_names), mask, VOID).astype(np.uint8)
+        clicks = trace_clicks(labels, self._data.contour_epsilon_px, self._data.speck_px)
+        return scaled_truth(Truth(labels, clicks), self._data.scale)
+
+
+def trace_clicks(labels: np.ndarray, epsilon_px: float, speck_px: int) -> np.ndarray:
+    """Estimate an annotator's clicks from labels (H, W): float32 (V, 3), rows (y, x, weight) at pixel centres.
+
+    Each class's areas, void included, lose their specks and pinholes (below `speck_px` pixels); their contours are
+    simplified by Douglas and Peucker's method to within `epsilon_px`. A vertex weighs 0.5, since the area on the other
+    side of the edge has one there too; in a corner of the image it weighs 1, since there is no other side. Our choice.
+    """
+    points: list[np.ndarray] = [np.empty((0, 2))]
+    for label in np.unique(labels):
+        area = _without_specks((labels == label).astype(np.uint8), speck_px, connectivity=8)
+        area = 1 - _without_specks(1 - area, speck_px, connectivity=4)
+        contours, _ = cv2.findContours(area, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+        points.extend(cv2.approxPolyDP(contour, epsilon_px, True)[:, 0, ::-1] for contour in contours)
+    vertices = np.concatenate(points)
+    last = np.array(labels.shape) - 1
+    in_corner = ((vertices == 0) | (vertices == last)).all(axis=1)
+    return np.column_stack([vertices + 0.5, np.where(in_corner, 1.0, 0.5)]).astype(np.float32)
+
+
+def _without_specks(area: np.ndarray, speck_px: int, connectivity: int) -> np.ndarray:
+    _, components, statistics, _ = cv2.connectedComponentsWithStats(area, connectivity=connectivity)
+    kept = area.copy()
+    for number in np.flatnonzero(statistics[:, cv2.CC_STAT_AREA] < speck_px):
+        x, y, width, height = statistics[number, :4]
+        around = slice(y, y + height), slice(x, x + width)
+        kept[around][components[around] == number] = 0
+    return kept
+
+
+def _picture(folder: Path, stem: str) -> Path:
+    for suffix in (".jpg", ".png", ".jpeg"):
+        if (file := folder / f"{stem}{suffix}").exists():
+            return file
+    raise DataError(f"{folder / stem}: no picture with suffix .jpg, .png or .jpeg; restore it or remove the stem")

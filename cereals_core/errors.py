@@ -1,0 +1,23 @@
+"""Errors of this project; each is also the builtin a caller would expect."""
+
+
+class CerealsError(Exception):
+    """Base of every error that `cereals` raises on purpose; its text ends with the remedy."""
+
+
+class SettingsError(CerealsError, ValueError):
+    """A campaign file, or a setting in it, is not usable."""
+
+
+class DataError(CerealsError, ValueError):
+    """A data set's file is missing, broken, or does not match its neighbours."""
+
+
+class ProductError(CerealsError, RuntimeError):
+    """A stage's product on disk is missing, damaged, or made from something else."""
+
+
+class LockedError(CerealsError, BlockingIOError):
+    """Another process is writing this campaign."""
+
+

@@ -1,0 +1,79 @@
+"""How good the models are: mean intersection over union, and agreement of predicted with true cost."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import rankdata
+
+from cereals_core.errors import DataError
+from cereals_core.grid import VOID
+
+
+def confusion(truth: np.ndarray, prediction: np.ndarray, classes: int) -> np.ndarray:
+    """Pixels of each true class (row) predicted as each class (column): int64 (classes, classes).
+
+    `truth` is uint8 (H, W) and `prediction` of any integer dtype (H, W). Pixels whose truth is VOID are left out,
+    whatever was predicted there. Matrices of several images add up. Raises DataError for any other class outside
+    0 ... classes - 1.
+    """
+    known = truth != VOID
+    pair = truth[known].astype(np.int64), prediction[known].astype(np.int64)
+    for name, values in zip(("truth", "prediction"), pair, strict=True):
+        if values.size and not 0 <= values.min() <= values.max() < classes:
+            raise DataError(
+                f"{name} holds class {values.min()} to {values.max()}; expected 0 to {classes - 1}, or {VOID} for void "
+                "truth; check the class names of the data set"
+            )
+    return np.bincount(pair[0] * classes + pair[1], minlength=classes**2).reshape(classes, classes)
+
+
+def iou(confusion: np.ndarray) -> np.ndarray:
+    """Intersection over union of each class: TP / (TP + FP + FN), float64 (classes,) in [0, 1].
+
+    `confusion` is (classes, classes) with the truth in rows. NaN for a class that neither truth nor prediction holds.
+    """
+    hits = np.diagonal(confusion).astype(np.float64)
+    union = confusion.sum(axis=0) + confusion.sum(axis=1) - hits
+    return np.divide(hits, union, out=np.full(hits.shape, np.nan), where=union > 0)
+
+
+def mean_iou(confusion: np.ndarray) -> float:
+    """Mean of `iou` over the classes that occur in the truth or in the prediction, pixels of void truth left out.
+
+    A class that was predicted though the truth never holds it counts with 0. NaN if no class occurs.
+    """
+    present = iou(confusion)
+    present = present[~np.isnan(present)]
+    return float(present.mean()) if present.size else float("nan")
+
+
+@dataclass(frozen=True)
+class CostAgreement:
+    """How predicted costs of regions agree with true ones; NaN where a figure is not defined."""
+
+    sum_ratio: float
+    """Sum of predicted over sum of true costs; NaN if the true costs sum to 0."""
+    pearson: float
+    """Linear correlation in [-1, 1]; NaN below 2 regions, or if either side is constant."""
+    spearman: float
+    """Correlation of ranks in [-1, 1], ties taking their mean rank; NaN as for `pearson`."""
+    mean_absolute_error: float
+    """In clicks a region; NaN without a region."""
+
+
+def cost_agreement(predicted: np.ndarray, true: np.ndarray) -> CostAgreement:
+    """Compare the predicted with the true cost of n regions, both (n,) in clicks. Never raises for few regions."""
+    predicted, true = predicted.astype(np.float64), true.astype(np.float64)
+    nan = float("nan")
+    return CostAgreement(
+        sum_ratio=float(predicted.sum() / true.sum()) if true.sum() else nan,
+        pearson=_correlation(predicted, true),
+        spearman=_correlation(rankdata(predicted), rankdata(true)),
+        mean_absolute_error=float(np.abs(predicted - true).mean()) if true.size else nan,
+    )
+
+
+def _correlation(a: np.ndarray, b: np.ndarray) -> float:
+    if a.size < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return float("nan")
+    return float(np.corrcoef(a, b)[0, 1])

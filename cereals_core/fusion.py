@@ -1,0 +1,79 @@
+"""One score from information and cost: both scaled to [0, 1] over the whole pool, then fused.
+
+All arithmetic is elementwise float64 in the order written, so equal inputs give equal bits on every machine.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Extent:
+    """Smallest and largest value of a region map over the candidates seen so far; low = +inf, high = -inf if none."""
+
+    low: float
+    high: float
+
+    def merge(self, other: "Extent") -> "Extent":
+        """The extent of both; the order of merging does not matter."""
+        return Extent(min(self.low, other.low), max(self.high, other.high))
+
+
+def extent_of(values: np.ndarray, mask: np.ndarray) -> Extent:
+    """Extent of `values` (any shape) where `mask` (bool, same shape) is True; empty if that is nowhere."""
+    chosen = values[mask]
+    return Extent(float(chosen.min(initial=np.inf)), float(chosen.max(initial=-np.inf)))
+
+
+def scale(values: np.ndarray, extent: Extent) -> np.ndarray:
+    """Scale linearly, low to 0 and high to 1: (value - low) / (high - low); returns float64 in [0, 1], same shape.
+
+    Values beyond the extent, which only windows that are no candidates have, are clipped. A constant map (low = high)
+    and an empty extent scale to 0. Source: the paper, linearly over the whole data set; over its candidates is our
+    choice.
+    """
+    if extent.high <= extent.low:
+        return np.zeros(values.shape)
+    return np.clip((values.astype(np.float64) - extent.low) / (extent.high - extent.low), 0.0, 1.0)
+
+
+def _g1(information: np.ndarray, cost: np.ndarray, alpha: float) -> np.ndarray:
+    return information / (1.0 + cost)
+
+
+def _g2(information: np.ndarray, cost: np.ndarray, alpha: float) -> np.ndarray:
+    return (1.0 - cost) * information
+
+
+def _g3(information: np.ndarray, cost: np.ndarray, alpha: float) -> np.ndarray:
+    return alpha * information + (1.0 - alpha) * (1.0 - cost)
+
+
+def _information(information: np.ndarray, cost: np.ndarray, alpha: float) -> np.ndarray:
+    return information
+
+
+FUSIONS: dict[str, Callable[[np.ndarray, np.ndarray, float], np.ndarray]] = {
+    "g1": _g1,
+    "g2": _g2,
+    "g3": _g3,
+    "information": _information,
+}
+"""The paper's g1 = I / (1 + C), g2 = (1 - C) I, g3 = alpha I + (1 - alpha)(1 - C); and I alone.
+
+Each takes information and cost, float64 in [0, 1] of one shape, and alpha in [0, 1], which only g3 reads.
+"""
+
+
+def fuse(
+    name: str, information: np.ndarray, cost: np.ndarray | None, alpha: float, candidates: np.ndarray
+) -> np.ndarray:
+    """Fused score of every window by the fusion `name`: float32, -inf where `candidates` (bool) is False.
+
+    `information` and `cost` are float64 in [0, 1], as `scale` returns them, all of one shape. No cost (None) means that
+    every region costs the same, which scales to 0. Rounding to float32 may make scores equal, never swap them.
+    """
+    fused = FUSIONS[name](information, np.zeros(information.shape) if cost is None else cost, alpha)
+    return np.where(candidates, fused.astype(np.float32), np.float32(-np.inf))

@@ -1,0 +1,76 @@
+"""What is labelled in one image: areas from the ledger's boxes, training targets from the oracle's answers."""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from cereals_core.clicks import click_map
+from cereals_core.errors import DataError
+from cereals_core.grid import STRIDE_PX, VOID, Box, labels_at_stride, map_shape
+
+
+def labelled_cells(boxes: Iterable[Box], height: int, width: int) -> np.ndarray:
+    """Cells that the boxes cover: bool (ceil(H / 8), ceil(W / 8)) for an image of `height` x `width` pixels.
+
+    Raises DataError for a box that leaves the image, is off the 8 px grid (only the image's edge may cut a cell), or
+    overlaps another: regions never do.
+    """
+    cells = np.zeros(map_shape(height, width), dtype=bool)
+    for box in boxes:
+        _check_on_grid(box, height, width)
+        if cells[box.cell_slices].any():
+            raise DataError(
+                f"{box} overlaps another labelled region of its image; regions never overlap, so the ledger or the "
+                "answers were changed or hold a region twice: restore them, or remove their folder to make them again"
+            )
+        cells[box.cell_slices] = True
+    return cells
+
+
+def _check_on_grid(box: Box, height: int, width: int) -> None:
+    spans = ((box.y, box.y + box.height, height), (box.x, box.x + box.width, width))
+    for start, end, size in spans:
+        if not 0 <= start < end <= size or start % STRIDE_PX or (end % STRIDE_PX and end != size):
+            raise DataError(
+                f"{box} in an image of {height} x {width} pixels: expected a box inside the image that starts on a "
+                f"multiple of {STRIDE_PX} px and ends on one or at the image's edge; check that the data set is read "
+                "at the scale the campaign was started with"
+            )
+
+
+def labelled_pixels(boxes: Iterable[Box]) -> int:
+    """Area in pixels of boxes that do not overlap."""
+    return sum(box.pixels for box in boxes)
+
+
+def is_fully_labelled(boxes: Iterable[Box], height: int, width: int) -> bool:
+    """Whether the boxes cover every pixel of an image of `height` x `width` pixels; errors as in `labelled_cells`."""
+    return bool(labelled_cells(boxes, height, width).all())
+
+
+def compose(
+    answers: Iterable[tuple[Box, np.ndarray, np.ndarray]], height: int, width: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Training targets of one image of `height` x `width` pixels, from all answers about it.
+
+    An answer is (box, labels uint8 (box height, box width), clicks float32 (V, 3)), clicks being rows (y, x, weight) in
+    pixels of the image. Returns, each (ceil(H / 8), ceil(W / 8)):
+
+    - labels uint8: of the pixel at each cell's centre, VOID where that is void or not labelled;
+    - clicks float32: in each cell, as `clicks.click_map` counts them;
+    - labelled bool: cells that an answer covers, void or not.
+
+    Raises DataError as `labelled_cells`, and for labels that are not of their box's size.
+    """
+    answers = list(answers)
+    labelled = labelled_cells((box for box, _, _ in answers), height, width)
+    labels = np.full((height, width), VOID, dtype=np.uint8)
+    for box, answer, _ in answers:
+        if answer.shape != (box.height, box.width):
+            raise DataError(
+                f"{box} was answered with labels of shape {answer.shape}; expected one label a pixel of the box; "
+                "remove the answers' folder to ask again"
+            )
+        labels[box.slices] = answer
+    clicks = np.concatenate([np.zeros((0, 3), np.float32), *(clicks for _, _, clicks in answers)])
+    return labels_at_stride(labels), click_map(clicks, (height, width)), labelled

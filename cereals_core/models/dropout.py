@@ -1,0 +1,27 @@
+"""Dropout masks as an argument, drawn from a named random stream and the same on every device."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def draw_masks(
+    rng: np.random.Generator, shapes: Sequence[tuple[int, ...]], dropout: float, device: torch.device | str = "cpu"
+) -> list[Tensor]:
+    """Draw one mask of each shape: float32, 0 with probability `dropout`, else 1 / (1 - dropout).
+
+    At 0.5 a mask costs one random bit an element.
+    """
+    return [_draw(rng, shape, dropout).to(device, non_blocking=True) for shape in shapes]
+
+
+def _draw(rng: np.random.Generator, shape: tuple[int, ...], dropout: float) -> Tensor:
+    size = math.prod(shape)
+    if dropout == 0.5:
+        keep = np.unpackbits(np.frombuffer(rng.bytes(-(-size // 8)), np.uint8), count=size)
+    else:
+        keep = (rng.random(size, np.float32) >= dropout).view(np.uint8)
+    return torch.from_numpy(keep).reshape(shape).float() / (1 - dropout)

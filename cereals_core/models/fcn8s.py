@@ -1,0 +1,116 @@
+"""FCN8s on VGG16 (Long, Shelhamer, Darrell, CVPR 2015), narrow by a width multiplier, output at stride 8.
+
+Convolutions are padded to keep the size and pooling rounds up, so an image of H x W gives ceil(H/8) x ceil(W/8) cells for
+any H and W (our choice; the original pads the image by 100 px and crops).
+"""
+
+from collections import OrderedDict
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+VGG16_BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
+FC_CHANNELS = 4096
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class Features(NamedTuple):
+    """What the trunk hands to the head: all that no dropout mask touches.
+
+    `fc6`: (B, 4096 w, ceil(H/32), ceil(W/32)), after its ReLU; `pool4`, `pool3`: scores (B, outputs, ...) at stride 16 and 8.
+    """
+
+    fc6: Tensor
+    pool4: Tensor
+    pool3: Tensor
+
+
+class FCN8s(nn.Module):
+    """Fully convolutional network with skips from pool3 and pool4.
+
+    `outputs`: channels of the result, one a class; 1 makes the cost model, a regression of clicks per cell.
+    `width`: multiplier of every channel count in (0, 1].
+    """
+
+    def __init__(self, outputs: int, width: float = 0.25) -> None:
+        super().__init__()
+        channels = [[max(8, round(c * width)) for c in block] for block in VGG16_BLOCKS]
+        fc = max(8, round(FC_CHANNELS * width))
+        self.blocks = nn.ModuleList()
+        previous = 3
+        for block in channels:
+            self.blocks.append(_vgg_block(previous, block))
+            previous = block[-1]
+        self.fc6 = nn.Conv2d(previous, fc, 7, padding=3)
+        self.fc7 = nn.Conv2d(fc, fc, 1)
+        self.score = nn.Conv2d(fc, outputs, 1)
+        self.score_pool4 = nn.Conv2d(channels[3][-1], outputs, 1)
+        self.score_pool3 = nn.Conv2d(channels[2][-1], outputs, 1)
+        self.upscore = nn.ConvTranspose2d(outputs, outputs, 4, stride=2, padding=1, bias=False)
+        self.upscore_pool4 = nn.ConvTranspose2d(outputs, outputs, 4, stride=2, padding=1, bias=False)
+        self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1) * 255, persistent=False)
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw all weights: He-normal for ReLU layers, LeCun-normal for scores, bilinear upsampling (our choice)."""
+        for name, module in self.named_modules():
+            if isinstance(module, nn.ConvTranspose2d):
+                _bilinear_(module.weight)
+            elif isinstance(module, nn.Conv2d):
+                nonlinearity = "linear" if name.startswith("score") else "relu"
+                nn.init.kaiming_normal_(module.weight, nonlinearity=nonlinearity, generator=generator)
+                nn.init.zeros_(module.bias)
+
+    def trunk(self, images: Tensor) -> Features:
+        """Compute everything before the first dropout from uint8 or float images (B, 3, H, W) in [0, 255]."""
+        x = (images - self.mean) / self.std
+        pools = []
+        for block in self.blocks:
+            x = block(x)
+            pools.append(x)
+        return Features(torch.relu(self.fc6(x)), self.score_pool4(pools[3]), self.score_pool3(pools[2]))
+
+    def mask_shapes(self, features: Features) -> list[tuple[int, ...]]:
+        """Shapes of the dropout masks that `head` takes, after fc6 and after fc7, for one image (1, C, h, w)."""
+        _, channels, rows, columns = features.fc6.shape
+        return [(1, channels, rows, columns)] * 2
+
+    def head(self, features: Features, masks: list[Tensor] | None = None) -> Tensor:
+        """Finish the pass: (B, outputs, ceil(H/8), ceil(W/8)); `masks` as from `draw_masks`, None for no dropout."""
+        x = features.fc6 if masks is None else features.fc6 * masks[0]
+        x = torch.relu(self.fc7(x))
+        x = self.score(x if masks is None else x * masks[1])
+        x = _crop(self.upscore(x), features.pool4) + features.pool4
+        return _crop(self.upscore_pool4(x), features.pool3) + features.pool3
+
+    def forward(self, images: Tensor, masks: list[Tensor] | None = None) -> Tensor:
+        """Trunk and head: (B, 3, H, W) in [0, 255] to (B, outputs, ceil(H/8), ceil(W/8))."""
+        return self.head(self.trunk(images), masks)
+
+    def copy_all_but_scores(self, other: "FCN8s") -> None:
+        """Take every weight of `other` but the layers that produce outputs (scores and their upsampling)."""
+        weights = {name: value for name, value in other.state_dict().items() if "score" not in name}
+        self.load_state_dict(weights, strict=False)
+
+
+def _vgg_block(previous: int, channels: list[int]) -> nn.Sequential:
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    for index, count in enumerate(channels):
+        layers[f"conv{index + 1}"] = nn.Conv2d(previous, count, 3, padding=1)
+        layers[f"relu{index + 1}"] = nn.ReLU(inplace=True)
+        previous = count
+    layers["pool"] = nn.MaxPool2d(2, ceil_mode=True)
+    return nn.Sequential(layers)
+
+
+def _crop(x: Tensor, like: Tensor) -> Tensor:
+    return x[..., : like.shape[-2], : like.shape[-1]]
+
+
+@torch.no_grad()
+def _bilinear_(weight: Tensor) -> None:
+    ramp = torch.tensor([0.25, 0.75, 0.75, 0.25])
+    weight.zero_()
+    for channel in range(weight.shape[0]):
+        weight[channel, channel] = ramp[:, None] * ramp[None, :]

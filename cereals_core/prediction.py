@@ -1,0 +1,61 @@
+"""From a network and one image to its map: information, predicted clicks, or a segmentation."""
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from cereals_core.information import entropy, quantise, vote_counts, vote_entropy
+from cereals_core.models.dropout import draw_masks
+from cereals_core.models.fcn8s import FCN8s
+
+
+class Predictor:
+    """A trained network on its device; every method takes one image uint8 (H, W, 3) and returns a NumPy array.
+
+    Images go through one at a time: float32 results depend on the batch in their last bits, and ledgers must not.
+    """
+
+    def __init__(self, model: FCN8s, precision: torch.dtype = torch.float32) -> None:
+        self.model = model.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.device = next(model.parameters()).device
+        self.autocast = torch.autocast(self.device.type, precision, enabled=precision != torch.float32)
+
+    def _upload(self, image: np.ndarray) -> Tensor:
+        return torch.from_numpy(image)[None].to(self.device, non_blocking=True).permute(0, 3, 1, 2)
+
+    @torch.inference_mode()
+    def entropy(self, image: np.ndarray) -> np.ndarray:
+        """Entropy of the predicted class in each cell, nats: float32 (ceil(H/8), ceil(W/8))."""
+        with self.autocast:
+            logits = self.model(self._upload(image))
+        return quantise(entropy(logits)[0].cpu().numpy())
+
+    @torch.inference_mode()
+    def vote_entropy(
+        self, image: np.ndarray, samples: int, dropout: float, rng: np.random.Generator
+    ) -> np.ndarray:
+        """Entropy of the votes of `samples` dropout samples in each cell, nats; the trunk is computed once."""
+        with self.autocast:
+            features = self.model.trunk(self._upload(image))
+            counts = torch.zeros_like(features.pool3, dtype=torch.uint8)
+            for _ in range(samples):
+                masks = draw_masks(rng, self.model.mask_shapes(features), dropout, self.device)
+                vote_counts(self.model.head(features, masks), counts)
+        return quantise(vote_entropy(counts, samples)[0].cpu().numpy())
+
+    @torch.inference_mode()
+    def clicks(self, image: np.ndarray) -> np.ndarray:
+        """Predicted clicks in each cell: float32 (ceil(H/8), ceil(W/8)); a regression, so slightly negative values occur."""
+        with self.autocast:
+            prediction = self.model(self._upload(image))
+        return quantise(prediction[0, 0].float().cpu().numpy())
+
+    @torch.inference_mode()
+    def segmentation(self, image: np.ndarray) -> np.ndarray:
+        """Class of each pixel: uint8 (H, W); logits are upsampled bilinearly from stride 8 (our choice)."""
+        height, width = image.shape[:2]
+        with self.autocast:
+            logits = self.model(self._upload(image))
+        full = functional.interpolate(logits.float(), scale_factor=8, mode="bilinear", align_corners=False)
+        return full[0, :, :height, :width].argmax(0).to(torch.uint8).cpu().numpy()

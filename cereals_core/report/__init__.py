@@ -1,0 +1,1 @@
+"""What a person looks at: figures, the page of a round, the report of a campaign, tables for the terminal."""

@@ -1,0 +1,74 @@
+"""The page of one round as Markdown, in the dialect that Prefect's interface renders."""
+
+import html
+import re
+from collections.abc import Mapping, Sequence
+
+from cereals_core.report.facts import RoundFacts
+from cereals_core.report.links import data_uri, web_link
+from cereals_core.report.wording import caption, cost_sentence, duration, headline, number, size, true_costs
+
+MAX_PAGE_CHARS = 1_500_000
+"""What a page may weigh: Prefect's interface takes longer and longer to open it, and in the end never does."""
+
+
+def round_markdown(facts: RoundFacts, pictures: Mapping[str, bytes]) -> str:
+    """Write a round's page: what happened, the curve, stages, IoU of each class, clicks, and the best regions.
+
+    `pictures`: PNG files named as by `figures.round_pictures`; those that no longer fit in MAX_PAGE_CHARS are left out,
+    which the page says.
+    """
+    parts = [
+        f"# {_escape(facts.campaign)}, round {facts.point.round}",
+        f"**{_escape(headline(facts))}**",
+        *_image(facts, pictures, "curve"),
+        *_link(facts),
+        "## Stages",
+        _table(["stage", "state", "time", "written", "note"], _stage_rows(facts)),
+        f"## IoU of each class\n\n{_table(['class', 'IoU'], [[n, number(v)] for n, v in facts.class_iou.items()])}",
+        *(_asked(facts, pictures) if facts.queries else []),
+    ]
+    page = "\n\n".join(parts) + "\n"
+    return page + _regions(facts, pictures, MAX_PAGE_CHARS - len(page))
+
+
+def _asked(facts: RoundFacts, pictures: Mapping[str, bytes]) -> list[str]:
+    return [
+        f"## Clicks of this round\n\n{_escape(cost_sentence(facts.queries))}",
+        _table(["true cost", "clicks"], [list(row) for row in true_costs(facts.queries)]),
+        *_image(facts, pictures, "cost"),
+    ]
+
+
+def _regions(facts: RoundFacts, pictures: Mapping[str, bytes], room: int) -> str:
+    names = [name for name in pictures if name.startswith("region-")]
+    text = "\n## Best regions\n" if names else ""
+    for index, name in enumerate(names):
+        block = f"\n{_image(facts, pictures, name)[0]}\n\n{_escape(caption(facts, name))}\n"
+        if len(text) + len(block) > room - 200:
+            return f"{text}\n{len(names) - index} of {len(names)} pictures are left out to keep this page small.\n"
+        text += block
+    return text
+
+
+def _image(facts: RoundFacts, pictures: Mapping[str, bytes], name: str) -> list[str]:
+    return [f"![{_escape(caption(facts, name))}]({data_uri(pictures[name])})"] if name in pictures else []
+
+
+def _link(facts: RoundFacts) -> list[str]:
+    link = web_link(facts.flow_run_url)
+    return [f"[Flow run](<{link}>)"] if link else []
+
+
+def _stage_rows(facts: RoundFacts) -> list[list[str]]:
+    return [[s.name, s.state, duration(s.elapsed_s), size(s.bytes), s.note] for s in facts.stages]
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *([_escape(cell) for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _escape(text: str) -> str:
+    """Text that Markdown shows as it is: no tag, link, table cell or emphasis of its own, in one line."""
+    return re.sub(r"([\\`*_\[\]|~#$])", r"\\\1", html.escape(" ".join(text.split()), quote=False))

@@ -1,0 +1,132 @@
+"""Facts in plain words: numbers with their units, and the sentences that open a page."""
+
+import math
+from collections.abc import Sequence
+
+from cereals_core.report.facts import Point, QueryFacts, RoundFacts, query_fit
+
+ABSENT = "-"
+"""What stands where there is no number."""
+
+
+def number(value: float, digits: int = 3) -> str:
+    """`0.412`; a dash for NaN."""
+    return f"{value:.{digits}f}" if math.isfinite(value) else ABSENT
+
+
+def signed(value: float, digits: int = 3) -> str:
+    """`+0.021`, `-0.003`; a dash for NaN."""
+    return f"{value:+.{digits}f}" if math.isfinite(value) else ABSENT
+
+
+def clicks(value: float) -> str:
+    """`1,234` or `12.5`: clicks to one decimal, since a traced vertex may count half; a dash for NaN."""
+    return f"{value:,.1f}".removesuffix(".0") if math.isfinite(value) else ABSENT
+
+
+def share(part: float, whole: float) -> str:
+    """`4.1 %`; a dash if the whole is 0."""
+    return f"{100 * part / whole:.1f} %" if whole else ABSENT
+
+
+def duration(seconds: float) -> str:
+    """`4.2 s`, `3 min 05 s` or `2 h 05 min`."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def size(count: int) -> str:
+    """`12 B`, `3.4 kB`, `5.6 MB`: decimal units."""
+    if count < 1000:
+        return f"{count} B"
+    power = min(int(math.log10(count)) // 3, 4)
+    return f"{count / 1000**power:.1f} {' kMGT'[power]}B"
+
+
+def plural(count: int, word: str) -> str:
+    """`1 region`, `1,200 regions`."""
+    return f"{count:,} {word}" + ("" if count == 1 else "s")
+
+
+def gained(points: Sequence[Point]) -> str:
+    """`, up 0.021 on round 2`; empty in the first round or where a mIoU is missing."""
+    if len(points) < 2 or not math.isfinite(gain := points[-1].miou - points[-2].miou):
+        return ""
+    if round(gain, 3) == 0:
+        return f", as in round {points[-2].round}"
+    return f", {'up' if gain > 0 else 'down'} {abs(gain):.3f} on round {points[-2].round}"
+
+
+def headline(facts: RoundFacts) -> str:
+    """What happened in the round: trained on what, the mIoU now, what was asked and what it cost."""
+    point = facts.point
+    trained = (
+        f"Trained on {clicks(point.clicks)} clicks ({share(point.pixels, facts.pool_pixels)} of the pool's pixels, "
+        f"{facts.images_touched:,} of {plural(facts.pool_images, 'image')}), "
+        f"the model reaches mIoU {number(point.miou)}{gained(facts.points)}."
+    )
+    return " ".join(filter(None, [trained, _asked(facts), _stopped(facts)]))
+
+
+def _asked(facts: RoundFacts) -> str:
+    if not facts.queries:
+        return ""
+    images = len({query.image_id for query in facts.queries})
+    budget = "" if facts.budget_clicks is None else f" of a budget of {clicks(facts.budget_clicks)}"
+    return (
+        f"It asked for {plural(len(facts.queries), 'region')} on {plural(images, 'image')}, which cost "
+        f"{clicks(facts.asked_clicks)} clicks: {clicks(facts.point.clicks + facts.asked_clicks)} so far{budget}."
+    )
+
+
+def _stopped(facts: RoundFacts) -> str:
+    return "" if facts.stop_reason is None else f"The campaign ends here: {facts.stop_reason}."
+
+
+def cost_sentence(queries: Sequence[QueryFacts]) -> str:
+    """How the predicted clicks of a round compare with the true ones."""
+    fit = query_fit(queries)
+    if fit is None:
+        return "No clicks were predicted in this round."
+    text = (
+        f"Predicted {clicks(fit.predicted)} clicks for {plural(fit.regions, 'region')}, true {clicks(fit.true)}; "
+        f"mean absolute error {clicks(fit.mean_error)} clicks a region"
+    )
+    return text + (f", correlation {fit.correlation:.2f}." if math.isfinite(fit.correlation) else ".")
+
+
+def true_costs(queries: Sequence[QueryFacts]) -> list[tuple[str, str]]:
+    """The three counts of true clicks of a round, each with its name: c_p, c_p + c_i, c_p + c_i + c_c."""
+    vertices = sum(query.vertices for query in queries)
+    crossings = sum(query.crossings for query in queries)
+    components = sum(query.components for query in queries)
+    return [
+        ("vertices inside (c_p)", clicks(vertices)),
+        ("+ crossings of the border (c_p + c_i)", clicks(vertices + crossings)),
+        ("+ class clicks (c_p + c_i + c_c)", clicks(vertices + crossings + components)),
+    ]
+
+
+def where(query: QueryFacts) -> str:
+    """`y 120, x 240, 128 x 128 px`."""
+    box = query.box
+    return f"y {box.y}, x {box.x}, {box.height} x {box.width} px"
+
+
+def clicks_of(query: QueryFacts) -> str:
+    """`predicted 12.5 clicks, true 14`, or the true ones alone."""
+    if math.isfinite(query.predicted_clicks):
+        return f"predicted {clicks(query.predicted_clicks)} clicks, true {clicks(query.vertices)}"
+    return f"true {clicks(query.vertices)} clicks"
+
+
+def caption(facts: RoundFacts, name: str) -> str:
+    """What the picture `name` of a round shows, for alternative texts; names are those of `figures.round_pictures`."""
+    if name == "curve":
+        return f"mIoU against clicks and labelled pixels up to round {facts.point.round}"
+    if name == "cost":
+        return f"Predicted against true clicks of the regions of round {facts.point.round}"
+    query = facts.queries[int(name.removeprefix("region-")) - 1]
+    return f"Region {name.removeprefix('region-')}: {query.image_id}, {where(query)}; {clicks_of(query)}"

@@ -1,0 +1,130 @@
+"""Training to convergence on partly labelled images: one whole image a step, unlabelled cells masked in the loss.
+
+Everything random in an epoch comes from that epoch's own stream, so a run that is stopped after any epoch and restored
+goes on to the same weights, bit for bit.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from cereals_core.errors import CerealsError
+from cereals_core.grid import VOID
+from cereals_core.models.dropout import draw_masks
+from cereals_core.models.fcn8s import FCN8s
+from cereals_core.settings import Training
+
+Sample = tuple[np.ndarray, np.ndarray]
+"""Image uint8 (H, W, 3) and its target at stride 8: labels uint8, or clicks float32 with NaN where nothing is labelled."""
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+class DivergedError(CerealsError, ArithmeticError):
+    """The loss is no longer finite."""
+
+
+def segmentation_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross entropy in nats over the labelled cells: logits (1, C, h, w), labels uint8 (1, h, w), VOID ignored."""
+    return functional.cross_entropy(logits.float(), labels.long(), ignore_index=VOID)
+
+
+def cost_loss(prediction: Tensor, clicks: Tensor) -> Tensor:
+    """Mean squared error over the labelled cells: prediction (1, 1, h, w), clicks (1, h, w), NaN where unlabelled."""
+    labelled = ~torch.isnan(clicks)
+    return functional.mse_loss(prediction[:, 0].float()[labelled], clicks[labelled])
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One line of a training's history: the mean of the losses of its steps."""
+
+    epoch: int
+    steps: int
+    loss: float
+
+
+class Trainer:
+    """Adam on one sample a step until the epoch's loss has not improved for `patience_epochs`; keeps the best weights.
+
+    `rng(epoch)` gives the random stream of an epoch: order of samples and dropout masks.
+    """
+
+    def __init__(
+        self,
+        model: FCN8s,
+        loss: Loss,
+        settings: Training,
+        dropout: float,
+        rng: Callable[[int], np.random.Generator],
+        precision: torch.dtype = torch.float32,
+    ) -> None:
+        self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.loss, self.settings, self.dropout, self.rng, self.precision = loss, settings, dropout, rng, precision
+        self.optimiser = torch.optim.Adam(
+            model.parameters(), lr=settings.learning_rate, betas=settings.betas, fused=True
+        )
+        self.history: list[Epoch] = []
+        self.best_weights: dict[str, Tensor] = {}
+
+    @property
+    def best(self) -> Epoch:
+        """The epoch of the lowest loss so far, the earlier one of equals."""
+        return min(self.history, key=lambda epoch: epoch.loss)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the loss has stopped improving, or the step limit is reached."""
+        if not self.history:
+            return False
+        last = self.history[-1]
+        waited = last.epoch - self.best.epoch
+        return waited >= self.settings.patience_epochs or last.steps >= self.settings.max_steps
+
+    def run_epoch(self, samples: Sequence[Sample]) -> Epoch:
+        """Take one step on each sample, in random order, and record the epoch."""
+        number = len(self.history)
+        rng = self.rng(number)
+        losses = [self._step(*samples[index], rng) for index in rng.permutation(len(samples))]
+        steps = len(losses) + (self.history[-1].steps if self.history else 0)
+        epoch = Epoch(number, steps, float(torch.stack(losses).double().mean()))
+        if not np.isfinite(epoch.loss):
+            raise DivergedError(f"the loss of epoch {number} is {epoch.loss}: lower training.learning_rate")
+        self.history.append(epoch)
+        if self.best is epoch:
+            self.best_weights = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+        return epoch
+
+    def _step(self, image: np.ndarray, target: np.ndarray, rng: np.random.Generator) -> Tensor:
+        device = next(self.model.parameters()).device
+        images = torch.from_numpy(image)[None].to(device, non_blocking=True).permute(0, 3, 1, 2)
+        targets = torch.from_numpy(target)[None].to(device, non_blocking=True)
+        with torch.autocast(device.type, self.precision, enabled=self.precision != torch.float32):
+            features = self.model.trunk(images)
+            masks = draw_masks(rng, self.model.mask_shapes(features), self.dropout, device)
+            output = self.model.head(features, masks)
+        loss = self.loss(output, targets)
+        self.optimiser.zero_grad()
+        loss.backward()
+        self.optimiser.step()
+        return loss.detach()
+
+    def state(self) -> dict[str, Any]:
+        """Everything needed to go on after this epoch, as tensors and plain values."""
+        return {
+            "model": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "best_weights": self.best_weights,
+            "history": [(epoch.epoch, epoch.steps, epoch.loss) for epoch in self.history],
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        self.model.load_state_dict(state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.best_weights = state["best_weights"]
+        self.history = [Epoch(*values) for values in state["history"]]

@@ -1,0 +1,1 @@
+"""Campaign and round as Prefect flows."""

@@ -1,0 +1,55 @@
+"""One round: learn from all labels so far, score the pool, ask for the best regions."""
+
+from dataclasses import dataclass
+
+from prefect import flow
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from tasks.evaluation import evaluate
+from tasks.layout import Campaign
+from tasks.mapping import cost_map, info_map
+from tasks.oracle import oracle_query
+from tasks.products import Product
+from tasks.reporting import report_round, why_stop
+from tasks.selection import nms, region_fusion
+from tasks.training import train_cost, train_seg
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a round leaves: the ledger for the next one, or why there is none."""
+
+    ledger: Product
+    stop_reason: str | None
+
+
+@flow(
+    name="round",
+    flow_run_name="{campaign.settings.name} round {number}",
+    task_runner=ThreadPoolTaskRunner(max_workers=1),  # type: ignore[arg-type]
+    validate_parameters=False,
+)
+def run_round(campaign: Campaign, number: int, pool: Product, ledger: Product) -> Outcome:
+    """Train, evaluate, and unless the campaign ends here: map, fuse, suppress, ask."""
+    wanted = campaign.settings.acquisition
+    model = train_seg(campaign, number, pool=pool, ledger=ledger)
+    metrics = evaluate(campaign, number, pool=pool, ledger=ledger, model=model)
+
+    reason = why_stop(campaign, number, ledger)
+    if reason is not None:
+        report_round(campaign, number, pool=pool, ledger=ledger, metrics=metrics)
+        return Outcome(ledger, reason)
+
+    information = cost = None
+    if wanted.cost == "learned":
+        cost_model = train_cost(campaign, number, pool=pool, ledger=ledger, model=model)
+        cost = cost_map(campaign, number, pool=pool, ledger=ledger, model=cost_model)
+    if wanted.information != "random":
+        information = info_map(campaign, number, pool=pool, ledger=ledger, model=model)
+
+    maps = {"information": information, "cost": cost}
+    fused = region_fusion(campaign, number, pool=pool, ledger=ledger, **maps)
+    proposals = nms(campaign, number, pool=pool, fused=fused)
+    answers = oracle_query(campaign, number, pool=pool, ledger=ledger, proposals=proposals, **maps)
+    report_round(campaign, number, pool=pool, ledger=answers, metrics=metrics)
+    return Outcome(answers, None)

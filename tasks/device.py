@@ -1,0 +1,29 @@
+"""Where networks run: device, precision, threads."""
+
+import os
+
+import torch
+
+from cereals_core.errors import SettingsError
+from cereals_core.settings import Compute
+
+
+def prepare_device(compute: Compute) -> torch.device:
+    """The device the settings ask for, with CPU threads and reproducible kernels set."""
+    torch.set_num_threads(cpu_threads(compute))
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
+    if compute.device == "cuda" and not torch.cuda.is_available():
+        raise SettingsError('compute.device = "cuda": this machine has no CUDA device; set it to "auto" or "cpu"')
+    wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(wanted if compute.device == "auto" else compute.device)
+
+
+def cpu_threads(compute: Compute) -> int:
+    """CPU threads to use."""
+    return compute.threads or len(os.sched_getaffinity(0))
+
+
+def precision_of(compute: Compute) -> torch.dtype:
+    """The number format of the networks' arithmetic."""
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[compute.precision]

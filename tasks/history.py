@@ -1,0 +1,32 @@
+"""What a campaign has reached, from its manifests alone; needs neither Prefect nor torch."""
+
+from cereals_core.report.facts import Point
+from tasks.layout import ROUND_STAGES, Campaign
+from tasks.products import Product, find_product, require
+
+
+def product_of(campaign: Campaign, stage: str, number: int | None) -> Product:
+    """The product of a stage, or a ProductError that says how to get it."""
+    folder = campaign.stage(stage, number)
+    return require(find_product(folder), folder)
+
+
+def evaluated_rounds(campaign: Campaign) -> list[int]:
+    """Numbers of the rounds whose model was evaluated: 0, 1, ... without a gap."""
+    numbers = []
+    for number in campaign.rounds():
+        if number != len(numbers) or find_product(campaign.stage("evaluate", number)) is None:
+            break
+        numbers.append(number)
+    return numbers
+
+
+def learning_curve(campaign: Campaign, numbers: list[int]) -> list[Point]:
+    """mIoU, clicks and pixels of these rounds."""
+    facts = [product_of(campaign, "evaluate", number).facts for number in numbers]
+    return [Point(each["round"], each["miou"], each["clicks"], each["pixels"]) for each in facts]
+
+
+def finished_stages(campaign: Campaign, number: int) -> list[str]:
+    """Names of the stages of a round whose product is there."""
+    return [name for name in ROUND_STAGES if find_product(campaign.stage(name, number)) is not None]

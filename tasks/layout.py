@@ -1,0 +1,76 @@
+"""The one file that knows where things are in a campaign's folder."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cereals_core.settings import CampaignSettings
+
+SETTINGS = "settings.json"
+LOCK = "lock"
+LEDGER = "ledger.parquet"
+ANSWERS = "answers.parquet"
+POOL = "pool.parquet"
+MAPS = "maps.zarr"
+SCALES = "scales.json"
+WEIGHTS = "weights.pt"
+HISTORY = "history.parquet"
+METRICS = "metrics.parquet"
+CLASSES = "classes.parquet"
+PROPOSALS = "proposals.parquet"
+QUERIES = "queries.parquet"
+ROUND_PAGE = "round.md"
+REPORT_PAGE = "report.html"
+
+ROUND_STAGES = (
+    "train-seg",
+    "evaluate",
+    "train-cost",
+    "info-map",
+    "cost-map",
+    "region-fusion",
+    "nms",
+    "oracle-query",
+    "report",
+)
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """A reference to a campaign: its folder and its settings. This is what travels between tasks."""
+
+    folder: Path
+    settings: CampaignSettings
+
+    def stage(self, name: str, round_number: int | None) -> Path:
+        """Folder of a stage's product; stages before the first round have no round number."""
+        if round_number is None:
+            return self.folder / name
+        return self.round(round_number) / name
+
+    def round(self, number: int) -> Path:
+        """Folder of a round."""
+        return self.folder / "rounds" / f"{number:03d}"
+
+    def rounds(self) -> list[int]:
+        """Numbers of the rounds that have a folder, ascending."""
+        return sorted(int(path.name) for path in (self.folder / "rounds").glob("[0-9]*") if path.name.isdigit())
+
+    @property
+    def settings_file(self) -> Path:
+        """The settings the campaign was started with."""
+        return self.folder / SETTINGS
+
+    @property
+    def lock_file(self) -> Path:
+        """Held by the one process that writes the campaign."""
+        return self.folder / LOCK
+
+    @property
+    def ledger_file(self) -> Path:
+        """Copy of the last complete round's ledger."""
+        return self.folder / LEDGER
+
+    @property
+    def report_file(self) -> Path:
+        """The campaign's report."""
+        return self.folder / REPORT_PAGE

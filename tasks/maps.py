@@ -1,0 +1,156 @@
+"""Maps on disk: one Zarr array for each size of image, one chunk for each shard of images."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import dask
+import numpy as np
+import pyarrow as pa
+import zarr
+from zarr.codecs import Crc32cCodec
+
+from cereals_core.errors import ProductError
+
+Result = TypeVar("Result")
+SHARDS_A_WAVE = 8
+"""Shards in flight for each thread; results of a wave are handed on before the next one starts, so memory stays flat."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolImage:
+    """One image of the pool. `rank` is its place among the pool's sorted ids, `row` its place in its group's arrays."""
+
+    rank: int
+    image_id: str
+    height: int
+    width: int
+    group: str
+    row: int
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Images of one size whose maps share a chunk: the unit of writing, resuming and parallel work."""
+
+    index: int
+    images: tuple[PoolImage, ...]
+
+    @property
+    def group(self) -> str:
+        """Name of the array that holds the shard's maps."""
+        return self.images[0].group
+
+    @property
+    def size_px(self) -> tuple[int, int]:
+        """Height and width of every image of the shard."""
+        return self.images[0].height, self.images[0].width
+
+    @property
+    def rows(self) -> slice:
+        """Index of the shard in its group's arrays."""
+        return slice(self.images[0].row, self.images[-1].row + 1)
+
+
+class Pool:
+    """The pool's images by rank, and the shards they are worked through in."""
+
+    def __init__(self, table: pa.Table, shard_images: int) -> None:
+        columns = (table[name].to_pylist() for name in table.column_names)
+        self.images = [PoolImage(rank, *values) for rank, values in enumerate(zip(*columns, strict=True))]
+        self.shard_images = shard_images
+        self.groups: dict[str, list[PoolImage]] = {}
+        for image in self.images:
+            self.groups.setdefault(image.group, []).append(image)
+
+    @property
+    def mean_image_pixels(self) -> float:
+        """Mean area of the pool's images in pixels."""
+        return float(np.mean([image.height * image.width for image in self.images]))
+
+    def shards(self) -> list[Shard]:
+        """All shards, group by group."""
+        size = self.shard_images
+        return [
+            Shard(start // size, tuple(images[start : start + size]))
+            for images in self.groups.values()
+            for start in range(0, len(images), size)
+        ]
+
+
+def group_name(height: int, width: int) -> str:
+    """Name of the map group of images of this size in pixels."""
+    return f"{height}x{width}"
+
+
+class MapStore:
+    """Float32 maps of a pool in one folder. Chunks carry a CRC-32C, which is checked on reading; rows not written are NaN."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._arrays: dict[str, zarr.Array[Any]] = {}
+
+    @classmethod
+    def create(cls, folder: Path, pool: Pool, shape: Callable[[int, int], tuple[int, int]]) -> "MapStore":
+        """Open the store for writing; `shape` gives the map's shape for an image's height and width in pixels."""
+        for group, images in pool.groups.items():
+            maps = (len(images), *shape(images[0].height, images[0].width))
+            chunks = (min(pool.shard_images, len(images)), max(maps[1], 1), max(maps[2], 1))
+            if not _is_array(folder / group, maps, chunks):
+                zarr.create_array(
+                    folder / group,
+                    shape=maps,
+                    chunks=chunks,
+                    dtype="float32",
+                    fill_value=np.nan,
+                    compressors=Crc32cCodec(),
+                    overwrite=True,
+                )
+        return cls(folder)
+
+    def array(self, group: str) -> "zarr.Array[Any]":
+        """The array (images, rows, columns) of one group."""
+        if group not in self._arrays:
+            self._arrays[group] = zarr.open_array(self.folder / group)
+        return self._arrays[group]
+
+    def has(self, shard: Shard) -> bool:
+        """Whether the shard's chunk was written."""
+        return (self.folder / shard.group / "c" / str(shard.index) / "0" / "0").exists()
+
+    def write(self, shard: Shard, maps: np.ndarray) -> None:
+        """Write the shard's maps (images, rows, columns), one whole chunk."""
+        self.array(shard.group)[shard.rows] = maps
+
+    def read(self, shard: Shard) -> np.ndarray:
+        """Read the shard's maps (images, rows, columns)."""
+        return self._read(shard.group, shard.rows)
+
+    def read_image(self, image: PoolImage) -> np.ndarray:
+        """Read one image's map (rows, columns)."""
+        return self._read(image.group, image.row)
+
+    def _read(self, group: str, rows: slice | int) -> np.ndarray:
+        try:
+            return np.asarray(self.array(group)[rows])
+        except (ValueError, OSError) as error:
+            raise ProductError(
+                f"{self.folder / group}: rows {rows} are damaged ({error}); remove {self.folder.parent} and run again"
+            ) from None
+
+
+def _is_array(folder: Path, shape: tuple[int, ...], chunks: tuple[int, ...]) -> bool:
+    try:
+        found = zarr.open_array(folder, mode="r")
+    except (OSError, ValueError):
+        return False
+    return found.shape == shape and found.chunks == chunks
+
+
+def spread(function: Callable[[Shard], Result], shards: Sequence[Shard], threads: int) -> Iterator[Result]:
+    """Call `function` on every shard with Dask's threads, and yield the results in the order of the shards."""
+    wave = threads * SHARDS_A_WAVE
+    for start in range(0, len(shards), wave):
+        calls = [dask.delayed(function, pure=False)(shard) for shard in shards[start : start + wave]]
+        yield from dask.compute(*calls, scheduler="threads", num_workers=threads)

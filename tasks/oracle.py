@@ -1,0 +1,112 @@
+"""seed-set and oracle-query: the only stages that show the pool's truth to the oracle, and write down its answers."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from cereals_core.acquisition import best_of, regions_in_budget
+from cereals_core.datasets import open_dataset
+from cereals_core.grid import STRIDE_PX
+from cereals_core.oracle import Answer, answer
+from cereals_core.regions import window_sums
+from cereals_core.seeding import rng
+from tasks import tables
+from tasks.labels import Ledger, answer_row, box_of
+from tasks.layout import ANSWERS, LEDGER, MAPS, PROPOSALS, QUERIES
+from tasks.maps import MapStore, Pool
+from tasks.prefetch import prefetched
+from tasks.products import Product
+from tasks.progress import track
+from tasks.stage import Work, stage
+from tasks.start import open_pool, refuse_impossible
+
+SEED_SET_ROUND = -1
+"""Round number of the seed set's rows in the ledger."""
+Query = dict[str, Any]
+"""A row of the queries table."""
+
+
+@stage("seed-set", version=1, depends_on=("seed", "data", "acquisition.seed_images"))
+def seed_set(work: Work, pool: Product) -> None:
+    """Label images drawn uniformly, in full."""
+    settings = work.campaign.settings
+    images = open_pool(work.campaign, pool)
+    refuse_impossible(settings, images)
+    chosen = rng(settings.seed, "seed-set").choice(len(images.images), settings.acquisition.seed_images, replace=False)
+    queries = [
+        {"rank": rank, "image_id": image.image_id, "y": 0, "x": 0, "height": image.height, "width": image.width}
+        for rank, image in enumerate(images.images[index] for index in sorted(chosen))
+    ]
+    _ask(work, queries, SEED_SET_ROUND, tables.LEDGER.empty_table())
+
+
+@stage("oracle-query", version=1, depends_on=("data", "acquisition.images_per_round", "acquisition.window_px"))
+def oracle_query(
+    work: Work, pool: Product, ledger: Product, proposals: Product, information: Product | None, cost: Product | None
+) -> None:
+    """Ask for the best proposals of the pool that fit the round's budget, and add the answers to the ledger."""
+    wanted = work.campaign.settings.acquisition
+    images = open_pool(work.campaign, pool)
+    count = regions_in_budget(wanted.images_per_round, images.mean_image_pixels, wanted.window_px)
+    batches = tables.iterate_table(proposals / PROPOSALS, tables.PROPOSALS)
+    best = best_of(({name: batch[name].to_numpy() for name in batch.column_names} for batch in batches), count)
+    queries = _queries(best, images, wanted.window_px)
+    for column, maps in (("information", information), ("predicted_clicks", cost)):
+        if maps is not None:
+            _add_sums(queries, column, MapStore(maps / MAPS), images, wanted.window_px)
+    tables.write_table(work.folder / QUERIES, tables.QUERIES, queries)
+    _ask(work, queries, work.number, Ledger(ledger).table)
+
+
+def _queries(best: dict[str, np.ndarray], pool: Pool, window_px: int) -> list[Query]:
+    chosen = zip(*(best[name].tolist() for name in ("image_rank", "y", "x", "score")), strict=True) if best else ()
+    return [
+        {
+            "rank": rank,
+            "image_id": pool.images[image_rank].image_id,
+            "y": y,
+            "x": x,
+            "height": window_px,
+            "width": window_px,
+            "score": score,
+        }
+        for rank, (image_rank, y, x, score) in enumerate(chosen)
+    ]
+
+
+def _add_sums(queries: list[Query], column: str, maps: MapStore, pool: Pool, window_px: int) -> None:
+    images = {image.image_id: image for image in pool.images}
+    for query in queries:
+        cells = maps.read_image(images[query["image_id"]])[box_of(query).cell_slices]
+        query[column] = float(window_sums(cells, window_px // STRIDE_PX)[0, 0])
+
+
+def _ask(work: Work, queries: Sequence[Query], round_number: int, before: pa.Table) -> None:
+    """Write the oracle's answers to the queries, and the ledger `before` with a row for each of them."""
+    dataset = open_dataset(work.campaign.settings.data, "pool")
+    by_image: dict[str, list[Query]] = defaultdict(list)
+    for query in queries:
+        by_image[query["image_id"]].append(query)
+    answers: dict[int, Answer] = {}
+    with track("oracle-query", len(by_image), "images") as advance:
+        for image_id, truth in prefetched(dataset.truth, by_image):
+            for query in by_image[image_id]:
+                answers[query["rank"]] = answer(image_id, truth, box_of(query))
+            advance()
+    rows = [
+        {
+            **query,
+            "round": round_number,
+            "vertices": answers[query["rank"]].cost.vertices,
+            "crossings": answers[query["rank"]].cost.crossings,
+            "components": answers[query["rank"]].cost.components,
+        }
+        for query in queries
+    ]
+    new = pa.Table.from_pylist(rows, schema=tables.LEDGER)
+    tables.write_table(work.folder / LEDGER, tables.LEDGER, pa.concat_tables([before, new]))
+    tables.write_table(work.folder / ANSWERS, tables.ANSWERS, [answer_row(answers[query["rank"]]) for query in queries])
+    work.facts.update(regions=len(rows), images=len(by_image), clicks=sum(row["vertices"] for row in rows))

@@ -1,0 +1,51 @@
+"""Progress of long work: rate and time left on a terminal, nothing in a pipe; and a clean way to stop between two steps."""
+
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from cereals_core.errors import CerealsError
+
+console = Console(stderr=True)
+_stop = threading.Event()
+
+
+class Interrupted(CerealsError):
+    """Somebody asked to stop; what was finished is kept."""
+
+
+def request_stop() -> None:
+    """Make every stage stop after its current step."""
+    _stop.set()
+
+
+def stop_if_requested() -> None:
+    """Raise Interrupted if somebody asked to stop."""
+    if _stop.is_set():
+        raise Interrupted("stopped on request; run the same command again to go on")
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:.3g} {task.fields['unit']}/s" if speed else "", style="dim")
+
+
+@contextmanager
+def track(what: str, total: int, unit: str, done: int = 0) -> Iterator[Callable[[str], None]]:
+    """Show progress over `total` units of work, `done` of them already; yields the function to call after each."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:.0f}/{task.total:.0f} {task.fields[unit]}"))
+    tail = (_Rate(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+    with Progress(*columns, *tail, console=console, transient=True, disable=not sys.stderr.isatty()) as progress:
+        task = progress.add_task(what, total=total, completed=done, unit=unit, note="")
+
+        def advance(note: str = "") -> None:
+            progress.update(task, advance=1, note=note)
+            stop_if_requested()
+
+        yield advance

@@ -1,0 +1,164 @@
+"""report: what a person looks at after each round, in the campaign's folder and as a Prefect artifact."""
+
+import math
+from pathlib import Path
+
+from prefect.artifacts import create_markdown_artifact
+from prefect.context import FlowRunContext
+from prefect.settings import PREFECT_UI_URL
+
+from cereals_core.datasets import open_dataset
+from cereals_core.report.facts import QueryFacts, RegionView, RoundFacts, StageFacts
+from cereals_core.report.figures import round_pictures
+from cereals_core.report.html import campaign_html
+from cereals_core.report.markdown import round_markdown
+from cereals_core.stopping import stop_reason
+from tasks import tables
+from tasks.history import evaluated_rounds, learning_curve, product_of
+from tasks.labels import Ledger, box_of
+from tasks.layout import CLASSES, LEDGER, MAPS, ROUND_PAGE, ROUND_STAGES, Campaign
+from tasks.maps import MapStore
+from tasks.products import Product, find_product, write_atomically
+from tasks.stage import Work, stage
+from tasks.start import open_pool
+
+REGIONS_SHOWN = 4
+
+
+def why_stop(campaign: Campaign, number: int, ledger: Product) -> str | None:
+    """Why the campaign ends with this round, which has been evaluated, or None."""
+    if ledger.facts["regions"] == 0:
+        return "the pool holds no more regions to ask for"
+    return stop_reason(campaign.settings.stop, learning_curve(campaign, list(range(number + 1))))
+
+
+def finished_round(campaign: Campaign, number: int, pool: Product, ledger: Product) -> Product | None:
+    """The ledger after this round, if the round was finished before from this pool and ledger."""
+    after = find_product(campaign.stage("oracle-query", number))
+    reported = find_product(campaign.stage("report", number))
+    if after is None or reported is None or reported.inputs.get("ledger") != after.digest:
+        return None
+    return after if (after.inputs["pool"], after.inputs["ledger"]) == (pool.digest, ledger.digest) else None
+
+
+@stage("report", version=1, depends_on=("data",))
+def report_round(work: Work, pool: Product, ledger: Product, metrics: Product) -> None:
+    """Write the round's page and pictures, publish them, and copy the ledger to the campaign's folder."""
+    campaign, number = work.campaign, work.number
+    facts = round_facts(campaign, number, why_stop(campaign, number, ledger), _flow_run_url())
+    pictures = round_pictures(facts, _views(campaign, number, facts))
+    for name, png in pictures.items():
+        (work.folder / f"{name}.png").write_bytes(png)
+    page = round_markdown(facts, pictures)
+    (work.folder / ROUND_PAGE).write_text(page)
+    write_atomically(campaign.ledger_file, (ledger / LEDGER).read_bytes())
+    create_markdown_artifact(
+        page, key=f"{campaign.settings.name}-round", description=f"{campaign.settings.name}, round {number}"
+    )
+
+
+def round_facts(campaign: Campaign, number: int, reason: str | None, url: str | None = None) -> RoundFacts:
+    """All that the pages say of a round, from its products."""
+    pool = product_of(campaign, "pool", None)
+    metrics = product_of(campaign, "evaluate", number)
+    classes = tables.read_table(metrics / CLASSES, tables.CLASSES).to_pylist()
+    products = ((name, find_product(campaign.stage(name, number))) for name in ROUND_STAGES)
+    return RoundFacts(
+        campaign=campaign.settings.name,
+        points=learning_curve(campaign, list(range(number + 1))),
+        class_iou={row["class_name"]: row["iou"] for row in classes},
+        stages=[
+            StageFacts(name, "done", product.elapsed_s, product.total_bytes, _note(product))
+            for name, product in products
+            if product is not None
+        ],
+        queries=_queries(campaign, number),
+        pool_images=pool.facts["images"],
+        pool_pixels=pool.facts["pixels"],
+        images_touched=metrics.facts["images"],
+        budget_clicks=campaign.settings.stop.clicks,
+        stop_reason=reason,
+        flow_run_url=url,
+    )
+
+
+def report_campaign(campaign: Campaign) -> Path:
+    """Write the campaign's report, one HTML file, from the rounds that were evaluated so far."""
+    done = evaluated_rounds(campaign)
+    rounds, pictures = [], []
+    for number in done:
+        reported = find_product(campaign.stage("report", number))
+        ended = number == done[-1] and reported is not None
+        reason = why_stop(campaign, number, _ledger_before(campaign, number)) if ended else None
+        rounds.append(round_facts(campaign, number, reason))
+        pictures.append({path.stem: path.read_bytes() for path in sorted(reported.folder.glob("*.png"))} if reported else {})
+    page = campaign_html(rounds, pictures, campaign.settings.model_dump_json(indent=1, exclude_none=True))
+    write_atomically(campaign.report_file, page.encode())
+    return campaign.report_file
+
+
+def _ledger_before(campaign: Campaign, number: int) -> Product:
+    return product_of(campaign, "oracle-query", number - 1) if number else product_of(campaign, "seed-set", None)
+
+
+def _queries(campaign: Campaign, number: int) -> list[QueryFacts]:
+    after = find_product(campaign.stage("oracle-query", number))
+    if after is None:
+        return []
+    rows = Ledger(after).table.to_pylist()
+    return [
+        QueryFacts(
+            row["image_id"],
+            box_of(row),
+            *(math.nan if row[key] is None else row[key] for key in ("score", "information", "predicted_clicks")),
+            row["vertices"],
+            row["crossings"],
+            row["components"],
+        )
+        for row in rows
+        if row["round"] == number
+    ]
+
+
+def _views(campaign: Campaign, number: int, facts: RoundFacts) -> list[RegionView]:
+    """The best regions on their images."""
+    pool = open_pool(campaign, product_of(campaign, "pool", None))
+    images = {image.image_id: image for image in pool.images}
+    dataset = open_dataset(campaign.settings.data, "pool")
+    stores = {name: _maps(campaign, name, number) for name in ("info-map", "cost-map")}
+    views = []
+    for query in facts.queries[:REGIONS_SHOWN]:
+        information, cost = (
+            store.read_image(images[query.image_id]) if store else None for store in stores.values()
+        )
+        views.append(RegionView(query, dataset.image(query.image_id), information, cost))
+    return views
+
+
+def _maps(campaign: Campaign, name: str, number: int) -> MapStore | None:
+    product = find_product(campaign.stage(name, number))
+    return MapStore(product / MAPS) if product else None
+
+
+_NOTES = {
+    "train-seg": "{images} images, {epochs} epochs, {steps} steps, loss {loss:.4f} nats",
+    "train-cost": "{images} images, {epochs} epochs, {steps} steps, loss {loss:.4f} clicks²",
+    "evaluate": "mIoU {miou:.4f}",
+    "info-map": "{images} images",
+    "cost-map": "{images} images",
+    "region-fusion": "{candidates:,} candidate windows",
+    "nms": "{proposals:,} proposals",
+    "oracle-query": "{regions} regions in {images} images, {clicks:,.0f} clicks",
+    "report": "",
+}
+
+
+def _note(product: Product) -> str:
+    return _NOTES[product.stage].format(**product.facts)
+
+
+def _flow_run_url() -> str | None:
+    context, base = FlowRunContext.get(), PREFECT_UI_URL.value()
+    if context is None or context.flow_run is None or not base:
+        return None
+    return f"{base}/runs/flow-run/{context.flow_run.id}"

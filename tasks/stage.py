@@ -1,0 +1,100 @@
+"""What all stages share: a Prefect task around a body that writes one product, skipped when the product is there."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Concatenate
+
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from prefect.states import Cancelled, Completed, State
+
+from cereals_core.settings import deciding_settings
+from tasks.layout import Campaign
+from tasks.products import Product, Recipe, find_product, making, require
+from tasks.progress import Interrupted, console
+
+SEED_ROUND = None
+"""Round number of the stages before the first round."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a stage's body gets: the campaign, the round, the folder to write into, and the facts to leave in the manifest."""
+
+    campaign: Campaign
+    round_number: int | None
+    folder: Path
+    facts: dict[str, Any]
+
+    @property
+    def number(self) -> int:
+        """The round's number, in stages that belong to a round."""
+        assert self.round_number is not None
+        return self.round_number
+
+
+Body = Callable[Concatenate[Work, ...], None]
+
+
+class Stage:
+    """A stage of a campaign. Calling it inside a flow runs it as a Prefect task and returns its product.
+
+    `depends_on`: dotted keys of the settings its product depends on. `version` changes whenever the same inputs would give
+    another product. `gpu` marks stages that want a CUDA device.
+    """
+
+    def __init__(self, body: Body, name: str, version: int, depends_on: tuple[str, ...], gpu: bool) -> None:
+        self.body, self.name, self.version, self.depends_on = body, name, version, depends_on
+        self.task = task(
+            self.run,
+            name=name,
+            task_run_name="{campaign.settings.name} round {round_number} " + name,
+            tags=["gpu" if gpu else "cpu"],
+            cache_policy=NO_CACHE,
+            persist_result=False,
+        )
+
+    def __call__(self, campaign: Campaign, round_number: int | None = SEED_ROUND, **inputs: Product | None) -> Product:
+        """Run as a task of the current flow and wait for the product."""
+        product: Product = self.task.submit(campaign, round_number, inputs).result()
+        return product
+
+    def run(
+        self, campaign: Campaign, round_number: int | None, inputs: Mapping[str, Product | None]
+    ) -> "Product | State[Any]":
+        """Return the product that is there, or make it."""
+        folder, recipe = campaign.stage(self.name, round_number), self.recipe(campaign, round_number, inputs)
+        where = f"{campaign.settings.name} {'start  ' if round_number is None else f'round {round_number}'}  {self.name:<14}"
+        found = find_product(folder, recipe)
+        if found is not None:
+            console.print(f"{where} reused", style="dim", highlight=False)
+            return Completed(name="Reused", message=f"valid product found in {folder}", data=found)
+        try:
+            with making(folder, recipe) as (work_folder, facts):
+                self.body(Work(campaign, round_number, work_folder, facts), **inputs)
+        except Interrupted as error:
+            return Cancelled(message=str(error))
+        product = require(find_product(folder, recipe), folder)
+        console.print(f"{where} {product.elapsed_s:8.1f} s", highlight=False)
+        get_run_logger().info("%s in %.1f s, %d bytes: %s", where, product.elapsed_s, product.total_bytes, dict(product.facts))
+        return product
+
+    def recipe(self, campaign: Campaign, round_number: int | None, inputs: Mapping[str, Product | None]) -> Recipe:
+        """What the product is made from."""
+        settings = deciding_settings(campaign.settings)
+        chosen = {key: _look_up(settings, key) for key in self.depends_on}
+        digests = {name: product.digest for name, product in inputs.items() if product is not None}
+        return Recipe(self.name, self.version, {**chosen, "round": round_number}, digests)
+
+
+def stage(name: str, *, version: int, depends_on: tuple[str, ...], gpu: bool = False) -> Callable[[Body], Stage]:
+    """Turn a body `(work, **inputs) -> None` into a stage."""
+    return lambda body: Stage(body, name, version, depends_on, gpu)
+
+
+def _look_up(settings: Mapping[str, Any], key: str) -> Any:
+    value: Any = settings
+    for part in key.split("."):
+        value = value[part]
+    return value

@@ -1,0 +1,107 @@
+"""Before the first round: open a campaign, take its lock, check its data, list its pool."""
+
+import fcntl
+import os
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+from cereals_core.acquisition import regions_in_budget
+from cereals_core.datasets import open_dataset
+from cereals_core.datasets.check import ImageInfo, check
+from cereals_core.errors import DataError, LockedError, SettingsError
+from cereals_core.grid import candidate_shape
+from cereals_core.settings import CampaignSettings, changes_between
+from tasks import tables
+from tasks.device import cpu_threads
+from tasks.layout import POOL, Campaign
+from tasks.maps import Pool, group_name
+from tasks.products import Product, write_atomically
+from tasks.progress import track
+from tasks.stage import Work, stage
+
+SPLITS: tuple[Literal["pool"], Literal["eval"]] = ("pool", "eval")
+
+
+def open_campaign(settings: CampaignSettings) -> Campaign:
+    """Start a campaign in its folder, or reopen it; other settings than it was started with are refused."""
+    campaign = Campaign(settings.path.absolute(), settings)
+    if campaign.settings_file.exists():
+        started = CampaignSettings.model_validate_json(campaign.settings_file.read_text())
+        changes = changes_between(started, settings)
+        if changes:
+            raise SettingsError(
+                f"{campaign.folder}: this campaign was started with other settings; restore them, or give the new campaign "
+                "another name or folder\n" + "\n".join(f"  {change}" for change in changes)
+            )
+    campaign.folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(campaign.settings_file, settings.model_dump_json(indent=1).encode())
+    return campaign
+
+
+@contextmanager
+def writing(campaign: Campaign) -> Iterator[None]:
+    """Hold the campaign's lock; the system frees it when the process ends, however it ends."""
+    with campaign.lock_file.open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise LockedError(f"{campaign.folder}: process {lock.read().strip()} is running it; wait or stop that") from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def examine(settings: CampaignSettings) -> dict[str, list[ImageInfo]]:
+    """Read every image of both splits and its truth once; DataError lists all that is broken."""
+    infos: dict[str, list[ImageInfo]] = {}
+    problems: list[str] = []
+    for split in SPLITS:
+        dataset = open_dataset(settings.data, split)
+        with track(f"check {split}", len(dataset.image_ids), "images") as advance:
+            infos[split], found = check(dataset, advance, cpu_threads(settings.compute))
+        problems += found
+    if problems:
+        raise DataError(f"{len(problems)} problems in the data; correct them and run again\n" + "\n".join(problems))
+    return infos
+
+
+@stage("pool", version=1, depends_on=("data",))
+def check_pool(work: Work) -> None:
+    """Check the data, and list the pool."""
+    settings = work.campaign.settings
+    infos = examine(settings)
+    rows: Counter[str] = Counter()
+    table = []
+    for info in infos["pool"]:
+        group = group_name(info.height, info.width)
+        table.append({**vars(info), "group": group, "row": rows[group]})
+        rows[group] += 1
+    tables.write_table(work.folder / POOL, tables.POOL, table)
+    work.facts.update(
+        images=len(table),
+        pixels=sum(info.height * info.width for info in infos["pool"]),
+        eval_images=len(infos["eval"]),
+        class_names=list(open_dataset(settings.data, "pool").class_names),
+    )
+
+
+def open_pool(campaign: Campaign, pool: Product) -> Pool:
+    """The pool that a pool product lists."""
+    return Pool(tables.read_table(pool / POOL, tables.POOL), campaign.settings.compute.shard_images)
+
+
+def refuse_impossible(settings: CampaignSettings, pool: Pool) -> None:
+    """Raise SettingsError when the pool cannot serve what the settings ask for."""
+    wanted = settings.acquisition
+    if wanted.seed_images > len(pool.images):
+        raise SettingsError(f"acquisition.seed_images = {wanted.seed_images}: the pool has {len(pool.images)} images")
+    if not any(all(candidate_shape(*map(int, group.split("x")), wanted.window_px)) for group in pool.groups):
+        sizes = ", ".join(list(pool.groups)[:5])
+        raise SettingsError(f"acquisition.window_px = {wanted.window_px}: larger than every image of the pool ({sizes}, ...)")
+    regions_in_budget(wanted.images_per_round, pool.mean_image_pixels, wanted.window_px)
+
+

@@ -1,0 +1,105 @@
+"""The tables on disk: Parquet files, each with its schema; page checksums are written and verified."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cereals_core.errors import ProductError
+
+_BOX = [("y", pa.int32()), ("x", pa.int32()), ("height", pa.int32()), ("width", pa.int32())]
+
+POOL = pa.schema(
+    [("image_id", pa.string()), ("height", pa.int32()), ("width", pa.int32()), ("group", pa.string()), ("row", pa.int32())]
+)
+"""Images of the pool in the order of their ids; `group` and `row` say where each one's maps are."""
+
+LEDGER = pa.schema(
+    [
+        ("round", pa.int32()),
+        ("rank", pa.int32()),
+        ("image_id", pa.string()),
+        *_BOX,
+        ("score", pa.float32()),
+        ("information", pa.float64()),
+        ("predicted_clicks", pa.float64()),
+        ("vertices", pa.float64()),
+        ("crossings", pa.int64()),
+        ("components", pa.int64()),
+    ]
+)
+"""One row for each region answered; the seed set has round -1. Null where a score, information or prediction was not made.
+Boxes in pixels; information in nats, summed over the region's cells; predicted_clicks, vertices (c_p), crossings (c_i) and
+components (c_c) in clicks."""
+
+ANSWERS = pa.schema(
+    [("image_id", pa.string()), *_BOX, ("labels_png", pa.binary()), ("clicks", pa.list_(pa.float32()))]
+)
+"""What the oracle returned: labels of the region as an 8-bit PNG, clicks as (y, x, weight) one after the other."""
+
+PROPOSALS = pa.schema(
+    [("image_rank", pa.int32()), ("y", pa.int32()), ("x", pa.int32()), ("score", pa.float32())]
+)
+"""Windows left by suppression: index of the image in the pool table, corner in pixels, fused score."""
+
+QUERIES = pa.schema(
+    [
+        ("rank", pa.int32()),
+        ("image_id", pa.string()),
+        *_BOX,
+        ("score", pa.float32()),
+        ("information", pa.float64()),
+        ("predicted_clicks", pa.float64()),
+    ]
+)
+"""The regions asked for, the best first."""
+
+METRICS = pa.schema(
+    [
+        ("round", pa.int32()),
+        ("miou", pa.float64()),
+        ("clicks", pa.float64()),
+        ("pixels", pa.int64()),
+        ("regions", pa.int64()),
+        ("images", pa.int64()),
+    ]
+)
+"""One row: mIoU on the evaluation split, and what the labels it was trained on have cost."""
+
+CLASSES = pa.schema([("class_name", pa.string()), ("iou", pa.float64())])
+HISTORY = pa.schema([("epoch", pa.int32()), ("steps", pa.int32()), ("loss", pa.float64())])
+
+
+def write_table(file: Path, schema: pa.Schema, rows: Sequence[Mapping[str, Any]] | pa.Table) -> None:
+    """Write a whole table."""
+    table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(list(rows), schema=schema)
+    write_batches(file, schema, [table])
+
+
+def write_batches(file: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> int:
+    """Write tables one after the other, a row group each, and return the number of rows."""
+    rows = 0
+    with pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True) as writer:
+        for table in tables:
+            writer.write_table(table.cast(schema))
+            rows += table.num_rows
+    return rows
+
+
+def read_table(file: Path, schema: pa.Schema) -> pa.Table:
+    """Read a table; ProductError names the file when it is damaged or has another schema."""
+    return pa.concat_tables([*iterate_table(file, schema)] or [schema.empty_table()])
+
+
+def iterate_table(file: Path, schema: pa.Schema) -> Iterable[pa.Table]:
+    """Read a table a row group at a time."""
+    try:
+        with pq.ParquetFile(file, page_checksum_verification=True) as source:
+            if not source.schema_arrow.equals(schema):
+                raise ProductError(f"{file}: columns are {source.schema_arrow.names}, expected {schema.names}; remove its folder")
+            for index in range(source.num_row_groups):
+                yield source.read_row_group(index)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise ProductError(f"{file}: not readable ({error}); remove its folder, then `cereals run` makes it again") from None

@@ -1,0 +1,160 @@
+"""train-seg and train-cost: both networks, from the answers so far; training goes on from the last epoch that was saved."""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cereals_core.datasets import open_dataset
+from cereals_core.datasets.base import ImageSource
+from cereals_core.errors import DataError
+from cereals_core.grid import VOID
+from cereals_core.labelled import compose
+from cereals_core.models.fcn8s import FCN8s
+from cereals_core.seeding import rng
+from cereals_core.settings import CampaignSettings
+from cereals_core.training import Loss, Sample, Trainer, cost_loss, segmentation_loss
+from tasks import tables
+from tasks.device import precision_of, prepare_device
+from tasks.labels import read_answers
+from tasks.layout import HISTORY, WEIGHTS
+from tasks.products import Product
+from tasks.progress import track
+from tasks.stage import Work, stage
+from tasks.start import open_pool
+
+CHECKPOINT = "checkpoint.pt"
+CHECKPOINT_EVERY_S = 60.0
+IMAGES_KEPT_BYTES = 2 << 30
+"""Decoded images of the labelled set are kept in memory up to this size; beyond it they are decoded at each step."""
+Target = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray | None]
+_DEPENDS_ON = ("seed", "data", "model", "training", "compute.precision")
+
+
+class LabelledImages(Sequence[Sample]):
+    """The images with at least one labelled cell, each with its target."""
+
+    def __init__(self, source: ImageSource, targets: dict[str, np.ndarray]) -> None:
+        self.source, self.targets = source, targets
+        self.image_ids = list(targets)
+        self._kept: dict[str, np.ndarray] = {}
+        self._kept_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def __getitem__(self, index: Any) -> Any:
+        image_id = self.image_ids[index]
+        image = self._kept.get(image_id)
+        if image is None:
+            image = self.source.image(image_id)
+            if self._kept_bytes + image.nbytes <= IMAGES_KEPT_BYTES:
+                self._kept[image_id] = image
+                self._kept_bytes += image.nbytes
+        return image, self.targets[image_id]
+
+
+@stage("train-seg", version=1, depends_on=_DEPENDS_ON, gpu=True)
+def train_seg(work: Work, pool: Product, ledger: Product) -> None:
+    """Train the segmentation model from scratch on everything labelled so far."""
+    model = new_model(work.campaign.settings, len(pool.facts["class_names"]))
+    _train(work, "train-seg", model, segmentation_loss, _targets(work, pool, _labels))
+
+
+@stage("train-cost", version=1, depends_on=_DEPENDS_ON, gpu=True)
+def train_cost(work: Work, pool: Product, ledger: Product, model: Product) -> None:
+    """Train the cost model on the clicks recorded so far, from the segmentation model's weights."""
+    segmentation = load_model(work.campaign.settings, len(pool.facts["class_names"]), model)
+    cost_model = new_model(work.campaign.settings, 1)
+    _train(work, "train-cost", cost_model, cost_loss, _targets(work, pool, _clicks), prior=segmentation)
+
+
+def new_model(settings: CampaignSettings, outputs: int) -> FCN8s:
+    """A network of the campaign's architecture, with weights yet to be set."""
+    return FCN8s(outputs, settings.model.width)
+
+
+def load_model(settings: CampaignSettings, outputs: int, product: Product) -> FCN8s:
+    """The network that a training product holds, on the CPU."""
+    model = new_model(settings, outputs)
+    model.load_state_dict(torch.load(product / WEIGHTS, map_location="cpu", weights_only=True))
+    return model
+
+
+def _labels(labels: np.ndarray, clicks: np.ndarray, labelled: np.ndarray) -> np.ndarray | None:
+    return labels if (labels != VOID).any() else None
+
+
+def _clicks(labels: np.ndarray, clicks: np.ndarray, labelled: np.ndarray) -> np.ndarray | None:
+    return np.where(labelled, clicks, np.float32(np.nan))
+
+
+def _targets(work: Work, pool: Product, target: Target) -> dict[str, np.ndarray]:
+    """The target of every image that has one, from all answers so far."""
+    answers = read_answers(work.campaign, work.number)
+    images = (image for image in open_pool(work.campaign, pool).images if image.image_id in answers)
+    made = {image.image_id: target(*compose(answers[image.image_id], image.height, image.width)) for image in images}
+    targets = {image_id: array for image_id, array in made.items() if array is not None}
+    if not targets:
+        raise DataError("nothing but void is labelled so far: enlarge acquisition.seed_images")
+    return targets
+
+
+def _train(
+    work: Work, name: str, model: FCN8s, loss: Loss, targets: dict[str, np.ndarray], prior: FCN8s | None = None
+) -> None:
+    settings = work.campaign.settings
+    weights_seed = int(rng(settings.seed, name, work.number, "weights").integers(2**63))
+    model.initialise(torch.Generator().manual_seed(weights_seed))
+    if prior is not None:
+        model.copy_all_but_scores(prior)
+    device = prepare_device(settings.compute)
+    trainer = Trainer(
+        model.to(device),
+        loss,
+        settings.training,
+        settings.model.dropout,
+        lambda epoch: rng(settings.seed, name, work.number, epoch),
+        precision_of(settings.compute),
+    )
+    samples = LabelledImages(open_dataset(settings.data, "pool"), targets)
+    _run(trainer, samples, work.folder / CHECKPOINT, f"round {work.number} {name}")
+    _save({key: value.cpu() for key, value in trainer.best_weights.items()}, work.folder / WEIGHTS)
+    tables.write_table(work.folder / HISTORY, tables.HISTORY, [vars(epoch) for epoch in trainer.history])
+    steps, loss_value = trainer.history[-1].steps, trainer.best.loss
+    work.facts.update(images=len(samples), epochs=len(trainer.history), steps=steps, loss=loss_value)
+
+
+def _run(trainer: Trainer, samples: LabelledImages, checkpoint: Path, what: str) -> None:
+    """Train to the end, from a checkpoint if there is one, saving one now and then."""
+    _restore(trainer, checkpoint)
+    saved_at = time.monotonic()
+    most_epochs = -(-trainer.settings.max_steps // len(samples))
+    with track(what, most_epochs, "epochs", len(trainer.history)) as advance:
+        while not trainer.finished:
+            epoch = trainer.run_epoch(samples)
+            if time.monotonic() - saved_at > CHECKPOINT_EVERY_S:
+                _save(trainer.state(), checkpoint)
+                saved_at = time.monotonic()
+            advance(f"loss {epoch.loss:.4f}, best {trainer.best.loss:.4f} of epoch {trainer.best.epoch}")
+    checkpoint.unlink(missing_ok=True)
+
+
+def _save(state: dict[str, Any], file: Path) -> None:
+    temporary = file.with_name(f".{file.name}.new")
+    torch.save(state, temporary)
+    os.replace(temporary, file)
+
+
+def _restore(trainer: Trainer, checkpoint: Path) -> None:
+    """Go on from a checkpoint if a whole one is there; a damaged one is removed and training starts again."""
+    if not checkpoint.exists():
+        return
+    try:
+        trainer.restore(torch.load(checkpoint, map_location="cpu", weights_only=True))
+    except Exception:  # noqa: BLE001  (a damaged archive fails in many ways, and all of them mean: start again)
+        checkpoint.unlink()
