@@ -19,5 +19,3 @@ class ProductError(CerealsError, RuntimeError):
 
 class LockedError(CerealsError, BlockingIOError):
     """Another process is writing this campaign."""
-
-

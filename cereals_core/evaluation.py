@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import rankdata
 
 from cereals_core.errors import DataError
 from cereals_core.grid import VOID
@@ -51,8 +50,11 @@ def mean_iou(confusion: np.ndarray) -> float:
 class CostAgreement:
     """How predicted costs of regions agree with true ones; NaN where a figure is not defined."""
 
-    sum_ratio: float
-    """Sum of predicted over sum of true costs; NaN if the true costs sum to 0."""
+    regions: int
+    predicted: float
+    """Sum of the predicted costs, in clicks."""
+    true: float
+    """Sum of the true costs, in clicks."""
     pearson: float
     """Linear correlation in [-1, 1]; NaN below 2 regions, or if either side is constant."""
     spearman: float
@@ -60,17 +62,30 @@ class CostAgreement:
     mean_absolute_error: float
     """In clicks a region; NaN without a region."""
 
+    @property
+    def sum_ratio(self) -> float:
+        """Predicted over true clicks; NaN if the true costs sum to 0."""
+        return self.predicted / self.true if self.true else float("nan")
+
 
 def cost_agreement(predicted: np.ndarray, true: np.ndarray) -> CostAgreement:
-    """Compare the predicted with the true cost of n regions, both (n,) in clicks. Never raises for few regions."""
-    predicted, true = predicted.astype(np.float64), true.astype(np.float64)
-    nan = float("nan")
+    """Compare predicted and true cost, both (n,) in clicks, where a prediction is finite; few regions are no error."""
+    known = np.isfinite(predicted)
+    predicted, true = predicted[known].astype(np.float64), true[known].astype(np.float64)
     return CostAgreement(
-        sum_ratio=float(predicted.sum() / true.sum()) if true.sum() else nan,
+        regions=len(true),
+        predicted=float(predicted.sum()),
+        true=float(true.sum()),
         pearson=_correlation(predicted, true),
-        spearman=_correlation(rankdata(predicted), rankdata(true)),
-        mean_absolute_error=float(np.abs(predicted - true).mean()) if true.size else nan,
+        spearman=_correlation(_ranks(predicted), _ranks(true)),
+        mean_absolute_error=float(np.abs(predicted - true).mean()) if true.size else float("nan"),
     )
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """Rank of each value from 1, equal values taking the mean of theirs."""
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[place]
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> float:

@@ -33,7 +33,7 @@ class Box(NamedTuple):
 
     @property
     def cell_slices(self) -> tuple[slice, slice]:
-        """Index in a map of the cells the box covers; the box starts on the grid and ends on it or at the image's edge."""
+        """Index in a map of the cells the box covers; it starts on the grid and ends on it or at the image's edge."""
         return (
             slice(self.y // STRIDE_PX, -(-(self.y + self.height) // STRIDE_PX)),
             slice(self.x // STRIDE_PX, -(-(self.x + self.width) // STRIDE_PX)),

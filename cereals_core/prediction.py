@@ -32,9 +32,7 @@ class Predictor:
         return quantise(entropy(logits)[0].cpu().numpy())
 
     @torch.inference_mode()
-    def vote_entropy(
-        self, image: np.ndarray, samples: int, dropout: float, rng: np.random.Generator
-    ) -> np.ndarray:
+    def vote_entropy(self, image: np.ndarray, samples: int, dropout: float, rng: np.random.Generator) -> np.ndarray:
         """Entropy of the votes of `samples` dropout samples in each cell, nats; the trunk is computed once."""
         with self.autocast:
             features = self.model.trunk(self._upload(image))
@@ -46,7 +44,7 @@ class Predictor:
 
     @torch.inference_mode()
     def clicks(self, image: np.ndarray) -> np.ndarray:
-        """Predicted clicks in each cell: float32 (ceil(H/8), ceil(W/8)); a regression, so slightly negative values occur."""
+        """Predicted clicks in each cell: float32 (ceil(H/8), ceil(W/8)); a regression: some are below 0."""
         with self.autocast:
             prediction = self.model(self._upload(image))
         return quantise(prediction[0, 0].float().cpu().numpy())

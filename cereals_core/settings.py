@@ -163,7 +163,9 @@ def read_settings(file: Path) -> CampaignSettings:
     try:
         raw = tomllib.loads(file.read_text())
     except FileNotFoundError:
-        raise SettingsError(f"{file}: no such campaign file; recipes to start from are in deployments/recipes/") from None
+        raise SettingsError(
+            f"{file}: no such campaign file; recipes to start from are in deployments/recipes/"
+        ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{file}: not valid TOML: {error}; correct the file and run again") from None
     return parse_settings(raw, str(file))
@@ -193,7 +195,7 @@ def _mistake(entry: Any) -> str:
 
 
 def _keys_beside(location: tuple[str | int, ...]) -> list[str]:
-    section: type[BaseModel] = CampaignSettings
+    section: Any = CampaignSettings
     if len(location) > 1:
         if location[0] == "data":
             formats = {"coco": CocoData, "masks": MasksData, "cityscapes": CityscapesData, "synthetic": SyntheticData}
@@ -214,7 +216,7 @@ def changes_between(old: CampaignSettings, new: CampaignSettings) -> list[str]:
 
 
 def deciding_settings(settings: CampaignSettings) -> dict[str, Any]:
-    """The settings that a campaign's results depend on: not where things are, how they are computed, or when to stop."""
+    """The settings that a campaign's results depend on: not where things are, how to compute, or when to stop."""
     return settings.model_dump(
         mode="json",
         exclude={"folder": True, "stop": True, "data": {"root"}, "compute": {"device", "threads", "shard_images"}},

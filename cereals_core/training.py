@@ -20,7 +20,7 @@ from cereals_core.models.fcn8s import FCN8s
 from cereals_core.settings import Training
 
 Sample = tuple[np.ndarray, np.ndarray]
-"""Image uint8 (H, W, 3) and its target at stride 8: labels uint8, or clicks float32 with NaN where nothing is labelled."""
+"""Image uint8 (H, W, 3) and its target at stride 8: labels uint8, or clicks float32, NaN where nothing is labelled."""
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -89,7 +89,7 @@ class Trainer:
         """Take one step on each sample, in random order, and record the epoch."""
         number = len(self.history)
         rng = self.rng(number)
-        losses = [self._step(*samples[index], rng) for index in rng.permutation(len(samples))]
+        losses = [self._step(samples[index], rng) for index in rng.permutation(len(samples))]
         steps = len(losses) + (self.history[-1].steps if self.history else 0)
         epoch = Epoch(number, steps, float(torch.stack(losses).double().mean()))
         if not np.isfinite(epoch.loss):
@@ -99,7 +99,8 @@ class Trainer:
             self.best_weights = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
         return epoch
 
-    def _step(self, image: np.ndarray, target: np.ndarray, rng: np.random.Generator) -> Tensor:
+    def _step(self, sample: Sample, rng: np.random.Generator) -> Tensor:
+        image, target = sample
         device = next(self.model.parameters()).device
         images = torch.from_numpy(image)[None].to(device, non_blocking=True).permute(0, 3, 1, 2)
         targets = torch.from_numpy(target)[None].to(device, non_blocking=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def prepare_environment() -> None:
-    """Use the server or profile that the user has, else an embedded server with a home of its own; keep the console quiet."""
+    """Use the user's server or profile if there is one, else an embedded server with its own home; quiet console."""
     defaults = {
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",

@@ -39,7 +39,9 @@ def _show(campaign: Campaign) -> str:
     if rounds:
         done = finished_stages(campaign, rounds[-1])
         missing = [name for name in ROUND_STAGES if name not in done]
-        lines.append(f"round {rounds[-1]}: done {', '.join(done) or 'nothing yet'}; to come {', '.join(missing) or 'nothing'}")
+        lines.append(
+            f"round {rounds[-1]}: done {', '.join(done) or 'nothing yet'}; to come {', '.join(missing) or 'nothing'}"
+        )
     if campaign.report_file.exists():
         lines.append(f"report: {campaign.report_file}")
     return "\n".join(lines)

@@ -31,5 +31,3 @@ def run_campaign(settings: CampaignSettings) -> str:
                 return outcome.stop_reason
             ledger = outcome.ledger
     raise AssertionError("unreachable")
-
-

@@ -13,7 +13,7 @@ def product_of(campaign: Campaign, stage: str, number: int | None) -> Product:
 
 def evaluated_rounds(campaign: Campaign) -> list[int]:
     """Numbers of the rounds whose model was evaluated: 0, 1, ... without a gap."""
-    numbers = []
+    numbers: list[int] = []
     for number in campaign.rounds():
         if number != len(numbers) or find_product(campaign.stage("evaluate", number)) is None:
             break

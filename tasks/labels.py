@@ -72,7 +72,8 @@ def read_answers(campaign: Campaign, rounds: int) -> dict[str, list[StoredAnswer
     answers: dict[str, list[StoredAnswer]] = defaultdict(list)
     for folder in folders:
         for row in _rows(tables.iterate_table(folder / ANSWERS, tables.ANSWERS)):
-            labels = cv2.imdecode(np.frombuffer(row["labels_png"], np.uint8), cv2.IMREAD_UNCHANGED)
+            png = np.frombuffer(row["labels_png"], np.uint8)
+            labels = np.asarray(cv2.imdecode(png, cv2.IMREAD_UNCHANGED))
             clicks = np.asarray(row["clicks"], np.float32).reshape(-1, 3)
             answers[row["image_id"]].append((box_of(row), labels, clicks))
     return answers

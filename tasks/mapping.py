@@ -1,4 +1,4 @@
-"""info-map and cost-map: one map for each image that is not fully labelled, written by shards; finished shards are kept."""
+"""info-map and cost-map: a map of each image that is not fully labelled, by shards; finished shards are kept."""
 
 from collections.abc import Callable
 
@@ -79,13 +79,15 @@ def _write_maps(work: Work, pool: Product, ledger: Product, image_map: ImageMap)
 
 
 def _stack(shard: Shard, maps: dict[str, np.ndarray]) -> np.ndarray:
-    absent = np.full(map_shape(*shard.size_px), np.nan, np.float32)
+    absent = np.full(map_shape(shard.height, shard.width), np.nan, np.float32)
     return np.stack([maps.get(image.image_id, absent) for image in shard.images])
 
 
 def _check(store: MapStore, shard: Shard, wanted: list[str]) -> None:
     finite = np.isfinite(store.read(shard)).all(axis=(1, 2))
-    missing = [image.image_id for image, ok in zip(shard.images, finite, strict=True) if image.image_id in wanted and not ok]
+    missing = [
+        image.image_id for image, ok in zip(shard.images, finite, strict=True) if image.image_id in wanted and not ok
+    ]
     if missing:
         raise ProductError(
             f"{store.folder}: maps of {missing[:3]} ({len(missing)} images) are not finite; "

@@ -15,7 +15,7 @@ from cereals_core.errors import ProductError
 
 Result = TypeVar("Result")
 SHARDS_A_WAVE = 8
-"""Shards in flight for each thread; results of a wave are handed on before the next one starts, so memory stays flat."""
+"""Shards in flight for each thread; a wave's results are handed on before the next one starts: memory stays flat."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +43,14 @@ class Shard:
         return self.images[0].group
 
     @property
-    def size_px(self) -> tuple[int, int]:
-        """Height and width of every image of the shard."""
-        return self.images[0].height, self.images[0].width
+    def height(self) -> int:
+        """Height in pixels of every image of the shard."""
+        return self.images[0].height
+
+    @property
+    def width(self) -> int:
+        """Width in pixels of every image of the shard."""
+        return self.images[0].width
 
     @property
     def rows(self) -> slice:
@@ -85,7 +90,7 @@ def group_name(height: int, width: int) -> str:
 
 
 class MapStore:
-    """Float32 maps of a pool in one folder. Chunks carry a CRC-32C, which is checked on reading; rows not written are NaN."""
+    """Float32 maps of a pool in one folder. Chunks carry a CRC-32C, checked on reading; rows not written are NaN."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

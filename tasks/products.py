@@ -76,7 +76,8 @@ def find_product(folder: Path, recipe: Recipe | None = None) -> Product | None:
     if product.digest != _digest(files):
         return None
     deep = product.total_bytes <= HASHED_ON_OPEN_BYTES
-    return product if all(_is_intact(folder / name, *entry, deep) for name, entry in files.items()) else None
+    intact = all(_is_intact(folder / name, size, sha256, deep) for name, (size, sha256) in files.items())
+    return product if intact else None
 
 
 def _is_intact(file: Path, size: int, sha256: str, deep: bool) -> bool:
@@ -90,8 +91,8 @@ def _is_intact(file: Path, size: int, sha256: str, deep: bool) -> bool:
 def making(folder: Path, recipe: Recipe) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Work on a product: yields a folder to write into and a dict for facts; commits when the block ends well.
 
-    The working folder is a sibling named after the recipe. It stays when the block fails or the process dies, so that the
-    next attempt at the same recipe finds what is there; those of other recipes are removed.
+    The working folder is a sibling named after the recipe. It stays when the block fails or the process dies, so that
+    the next attempt at the same recipe finds what is there; those of other recipes are removed.
     """
     work = folder.parent / f".{folder.name}.{recipe.fingerprint[:16]}"
     for other in folder.parent.glob(f".{folder.name}.*"):

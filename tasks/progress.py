@@ -1,9 +1,10 @@
-"""Progress of long work: rate and time left on a terminal, nothing in a pipe; and a clean way to stop between two steps."""
+"""Progress of long work: rate and time left on a terminal, nothing in a pipe; and a clean stop between two steps."""
 
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
@@ -36,10 +37,21 @@ class _Rate(ProgressColumn):
         return Text(f"{speed:.3g} {task.fields['unit']}/s" if speed else "", style="dim")
 
 
+class Advance(Protocol):
+    """What to call after each unit of work."""
+
+    def __call__(self, note: str = "") -> None:
+        """Count one unit, and show a remark beside the bar."""
+
+
 @contextmanager
-def track(what: str, total: int, unit: str, done: int = 0) -> Iterator[Callable[[str], None]]:
+def track(what: str, total: int, unit: str, done: int = 0) -> Iterator[Advance]:
     """Show progress over `total` units of work, `done` of them already; yields the function to call after each."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:.0f}/{task.total:.0f} {task.fields[unit]}"))
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:.0f}/{task.total:.0f} {task.fields[unit]}"),
+    )
     tail = (_Rate(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
     with Progress(*columns, *tail, console=console, transient=True, disable=not sys.stderr.isatty()) as progress:
         task = progress.add_task(what, total=total, completed=done, unit=unit, note="")

@@ -68,7 +68,7 @@ def round_facts(campaign: Campaign, number: int, reason: str | None, url: str | 
         points=learning_curve(campaign, list(range(number + 1))),
         class_iou={row["class_name"]: row["iou"] for row in classes},
         stages=[
-            StageFacts(name, "done", product.elapsed_s, product.total_bytes, _note(product))
+            StageFacts(name, product.elapsed_s, product.total_bytes, _note(product))
             for name, product in products
             if product is not None
         ],
@@ -91,7 +91,9 @@ def report_campaign(campaign: Campaign) -> Path:
         ended = number == done[-1] and reported is not None
         reason = why_stop(campaign, number, _ledger_before(campaign, number)) if ended else None
         rounds.append(round_facts(campaign, number, reason))
-        pictures.append({path.stem: path.read_bytes() for path in sorted(reported.folder.glob("*.png"))} if reported else {})
+        pictures.append(
+            {path.stem: path.read_bytes() for path in sorted(reported.folder.glob("*.png"))} if reported else {}
+        )
     page = campaign_html(rounds, pictures, campaign.settings.model_dump_json(indent=1, exclude_none=True))
     write_atomically(campaign.report_file, page.encode())
     return campaign.report_file
@@ -108,16 +110,22 @@ def _queries(campaign: Campaign, number: int) -> list[QueryFacts]:
     rows = Ledger(after).table.to_pylist()
     return [
         QueryFacts(
-            row["image_id"],
-            box_of(row),
-            *(math.nan if row[key] is None else row[key] for key in ("score", "information", "predicted_clicks")),
-            row["vertices"],
-            row["crossings"],
-            row["components"],
+            image_id=row["image_id"],
+            box=box_of(row),
+            score=_known(row["score"]),
+            information=_known(row["information"]),
+            predicted_clicks=_known(row["predicted_clicks"]),
+            vertices=row["vertices"],
+            crossings=row["crossings"],
+            components=row["components"],
         )
         for row in rows
         if row["round"] == number
     ]
+
+
+def _known(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def _views(campaign: Campaign, number: int, facts: RoundFacts) -> list[RegionView]:
@@ -128,9 +136,7 @@ def _views(campaign: Campaign, number: int, facts: RoundFacts) -> list[RegionVie
     stores = {name: _maps(campaign, name, number) for name in ("info-map", "cost-map")}
     views = []
     for query in facts.queries[:REGIONS_SHOWN]:
-        information, cost = (
-            store.read_image(images[query.image_id]) if store else None for store in stores.values()
-        )
+        information, cost = (store.read_image(images[query.image_id]) if store else None for store in stores.values())
         views.append(RegionView(query, dataset.image(query.image_id), information, cost))
     return views
 

@@ -50,8 +50,7 @@ class RegionMaps:
 
 
 def _whole_cells(maps: np.ndarray, shard: Shard) -> np.ndarray:
-    height, width = shard.size_px
-    return maps[:, : height // STRIDE_PX, : width // STRIDE_PX]
+    return maps[:, : shard.height // STRIDE_PX, : shard.width // STRIDE_PX]
 
 
 @stage(
@@ -62,7 +61,7 @@ def _whole_cells(maps: np.ndarray, shard: Shard) -> np.ndarray:
 def region_fusion(
     work: Work, pool: Product, ledger: Product, information: Product | None, cost: Product | None
 ) -> None:
-    """Fused score of every window: sums, scaled over the whole pool, fused; random scores if no information is asked for."""
+    """Fused score of every window: sums, scaled over the whole pool, fused; or random scores."""
     settings, images = work.campaign.settings, open_pool(work.campaign, pool)
     wanted = settings.acquisition
     sources = {"information": information, "cost": cost}

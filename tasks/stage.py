@@ -20,7 +20,7 @@ SEED_ROUND = None
 
 @dataclass(frozen=True)
 class Work:
-    """What a stage's body gets: the campaign, the round, the folder to write into, and the facts to leave in the manifest."""
+    """What a stage's body gets: campaign, round, the folder to write into, and the facts to leave in the manifest."""
 
     campaign: Campaign
     round_number: int | None
@@ -40,24 +40,24 @@ Body = Callable[Concatenate[Work, ...], None]
 class Stage:
     """A stage of a campaign. Calling it inside a flow runs it as a Prefect task and returns its product.
 
-    `depends_on`: dotted keys of the settings its product depends on. `version` changes whenever the same inputs would give
-    another product. `gpu` marks stages that want a CUDA device.
+    `depends_on`: dotted keys of the settings its product depends on. `version` changes whenever the same inputs would
+    give another product. `gpu` marks stages that want a CUDA device.
     """
 
     def __init__(self, body: Body, name: str, version: int, depends_on: tuple[str, ...], gpu: bool) -> None:
         self.body, self.name, self.version, self.depends_on = body, name, version, depends_on
         self.task = task(
-            self.run,
             name=name,
             task_run_name="{campaign.settings.name} round {round_number} " + name,
             tags=["gpu" if gpu else "cpu"],
             cache_policy=NO_CACHE,
             persist_result=False,
-        )
+        )(self.run)
 
     def __call__(self, campaign: Campaign, round_number: int | None = SEED_ROUND, **inputs: Product | None) -> Product:
         """Run as a task of the current flow and wait for the product."""
-        product: Product = self.task.submit(campaign, round_number, inputs).result()
+        product = self.task.submit(campaign, round_number, inputs).result()
+        assert isinstance(product, Product)
         return product
 
     def run(
@@ -65,7 +65,8 @@ class Stage:
     ) -> "Product | State[Any]":
         """Return the product that is there, or make it."""
         folder, recipe = campaign.stage(self.name, round_number), self.recipe(campaign, round_number, inputs)
-        where = f"{campaign.settings.name} {'start  ' if round_number is None else f'round {round_number}'}  {self.name:<14}"
+        when = "start  " if round_number is None else f"round {round_number}"
+        where = f"{campaign.settings.name} {when}  {self.name:<14}"
         found = find_product(folder, recipe)
         if found is not None:
             console.print(f"{where} reused", style="dim", highlight=False)
@@ -77,7 +78,9 @@ class Stage:
             return Cancelled(message=str(error))
         product = require(find_product(folder, recipe), folder)
         console.print(f"{where} {product.elapsed_s:8.1f} s", highlight=False)
-        get_run_logger().info("%s in %.1f s, %d bytes: %s", where, product.elapsed_s, product.total_bytes, dict(product.facts))
+        get_run_logger().info(
+            "%s in %.1f s, %d bytes: %s", where, product.elapsed_s, product.total_bytes, dict(product.facts)
+        )
         return product
 
     def recipe(self, campaign: Campaign, round_number: int | None, inputs: Mapping[str, Product | None]) -> Recipe:

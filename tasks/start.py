@@ -32,8 +32,8 @@ def open_campaign(settings: CampaignSettings) -> Campaign:
         changes = changes_between(started, settings)
         if changes:
             raise SettingsError(
-                f"{campaign.folder}: this campaign was started with other settings; restore them, or give the new campaign "
-                "another name or folder\n" + "\n".join(f"  {change}" for change in changes)
+                f"{campaign.folder}: this campaign was started with other settings; restore them, or give the new "
+                "campaign another name or folder\n" + "\n".join(f"  {change}" for change in changes)
             )
     campaign.folder.mkdir(parents=True, exist_ok=True)
     write_atomically(campaign.settings_file, settings.model_dump_json(indent=1).encode())
@@ -48,7 +48,9 @@ def writing(campaign: Campaign) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.seek(0)
-            raise LockedError(f"{campaign.folder}: process {lock.read().strip()} is running it; wait or stop that") from None
+            raise LockedError(
+                f"{campaign.folder}: process {lock.read().strip()} is running it; wait or stop that"
+            ) from None
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
@@ -99,9 +101,8 @@ def refuse_impossible(settings: CampaignSettings, pool: Pool) -> None:
     wanted = settings.acquisition
     if wanted.seed_images > len(pool.images):
         raise SettingsError(f"acquisition.seed_images = {wanted.seed_images}: the pool has {len(pool.images)} images")
-    if not any(all(candidate_shape(*map(int, group.split("x")), wanted.window_px)) for group in pool.groups):
+    window_px = wanted.window_px
+    if not any(all(candidate_shape(shard.height, shard.width, window_px)) for shard in pool.shards()):
         sizes = ", ".join(list(pool.groups)[:5])
-        raise SettingsError(f"acquisition.window_px = {wanted.window_px}: larger than every image of the pool ({sizes}, ...)")
+        raise SettingsError(f"acquisition.window_px = {window_px}: larger than every image of the pool ({sizes}, ...)")
     regions_in_budget(wanted.images_per_round, pool.mean_image_pixels, wanted.window_px)
-
-

@@ -12,7 +12,13 @@ from cereals_core.errors import ProductError
 _BOX = [("y", pa.int32()), ("x", pa.int32()), ("height", pa.int32()), ("width", pa.int32())]
 
 POOL = pa.schema(
-    [("image_id", pa.string()), ("height", pa.int32()), ("width", pa.int32()), ("group", pa.string()), ("row", pa.int32())]
+    [
+        ("image_id", pa.string()),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("group", pa.string()),
+        ("row", pa.int32()),
+    ]
 )
 """Images of the pool in the order of their ids; `group` and `row` say where each one's maps are."""
 
@@ -30,18 +36,14 @@ LEDGER = pa.schema(
         ("components", pa.int64()),
     ]
 )
-"""One row for each region answered; the seed set has round -1. Null where a score, information or prediction was not made.
-Boxes in pixels; information in nats, summed over the region's cells; predicted_clicks, vertices (c_p), crossings (c_i) and
-components (c_c) in clicks."""
+"""One row for each region answered; the seed set has round -1. Null where no score, information or prediction was made.
+Boxes in pixels; information in nats, summed over the region's cells; predicted_clicks, vertices (c_p), crossings (c_i)
+and components (c_c) in clicks."""
 
-ANSWERS = pa.schema(
-    [("image_id", pa.string()), *_BOX, ("labels_png", pa.binary()), ("clicks", pa.list_(pa.float32()))]
-)
+ANSWERS = pa.schema([("image_id", pa.string()), *_BOX, ("labels_png", pa.binary()), ("clicks", pa.list_(pa.float32()))])
 """What the oracle returned: labels of the region as an 8-bit PNG, clicks as (y, x, weight) one after the other."""
 
-PROPOSALS = pa.schema(
-    [("image_rank", pa.int32()), ("y", pa.int32()), ("x", pa.int32()), ("score", pa.float32())]
-)
+PROPOSALS = pa.schema([("image_rank", pa.int32()), ("y", pa.int32()), ("x", pa.int32()), ("score", pa.float32())])
 """Windows left by suppression: index of the image in the pool table, corner in pixels, fused score."""
 
 QUERIES = pa.schema(
@@ -98,8 +100,12 @@ def iterate_table(file: Path, schema: pa.Schema) -> Iterable[pa.Table]:
     try:
         with pq.ParquetFile(file, page_checksum_verification=True) as source:
             if not source.schema_arrow.equals(schema):
-                raise ProductError(f"{file}: columns are {source.schema_arrow.names}, expected {schema.names}; remove its folder")
+                raise ProductError(
+                    f"{file}: columns are {source.schema_arrow.names}, expected {schema.names}; remove its folder"
+                )
             for index in range(source.num_row_groups):
                 yield source.read_row_group(index)
     except (OSError, pa.ArrowInvalid) as error:
-        raise ProductError(f"{file}: not readable ({error}); remove its folder, then `cereals run` makes it again") from None
+        raise ProductError(
+            f"{file}: not readable ({error}); remove its folder, then `cereals run` makes it again"
+        ) from None

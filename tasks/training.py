@@ -1,4 +1,4 @@
-"""train-seg and train-cost: both networks, from the answers so far; training goes on from the last epoch that was saved."""
+"""train-seg and train-cost: both networks, from the answers so far, going on from the last epoch that was saved."""
 
 import os
 import time

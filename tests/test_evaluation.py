@@ -73,10 +73,17 @@ def test_agreement_of_three_regions() -> None:
     assert agreement.mean_absolute_error == pytest.approx((1 + 2 + 9) / 3)
 
 
+def test_regions_without_a_prediction_are_left_out() -> None:
+    agreement = cost_agreement(np.array([1.0, 4.0, math.nan]), np.array([2.0, 4.0, 9.0]))
+    assert (agreement.regions, agreement.predicted, agreement.true, agreement.mean_absolute_error) == (2, 5, 6, 0.5)
+
+
 def test_agreement_is_nan_where_it_is_not_defined() -> None:
     none, one = (cost_agreement(np.ones(count), np.full(count, 2.0)) for count in (0, 1))
     constant, free = cost_agreement(np.ones(3), np.arange(3)), cost_agreement(np.ones(2), np.zeros(2))
-    assert all(math.isnan(value) for value in vars(none).values())
+    assert (none.regions, none.predicted, none.true) == (0, 0, 0)
+    assert math.isnan(none.sum_ratio)
+    assert math.isnan(none.mean_absolute_error)
     assert (one.sum_ratio, one.mean_absolute_error) == (0.5, 1)
     for agreement in (one, constant, free):
         assert math.isnan(agreement.pearson)

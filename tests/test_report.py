@@ -14,7 +14,7 @@ from PIL import Image
 
 from cereals_core.grid import Box, map_shape
 from cereals_core.report import figures, text, wording
-from cereals_core.report.facts import Point, QueryFacts, RegionView, RoundFacts, StageFacts, cost_fit
+from cereals_core.report.facts import Point, QueryFacts, RegionView, RoundFacts, StageFacts
 from cereals_core.report.html import campaign_html
 from cereals_core.report.links import web_link
 from cereals_core.report.markdown import MAX_PAGE_CHARS, round_markdown
@@ -32,7 +32,7 @@ def facts(**changes: object) -> RoundFacts:
         campaign="demo",
         points=POINTS,
         class_iou={"road": 0.9, "absent": math.nan},
-        stages=[StageFacts("train-seg", "done", 65.0, 2_500_000, "5 epochs"), StageFacts("nms", "reused", 0.04, 900)],
+        stages=[StageFacts("train-seg", 65.0, 2_500_000, "5 epochs"), StageFacts("nms", 0.04, 900)],
         queries=[query(), query("park", 7.5)],
         pool_images=4,
         pool_pixels=10_000,
@@ -94,24 +94,6 @@ def test_the_three_true_costs_add_up() -> None:
     assert [count for _, count in wording.true_costs(facts().queries)] == ["28", "34", "38"]
 
 
-def test_cost_fit_by_hand() -> None:
-    fit = cost_fit([1, 4, math.nan], [2, 4, 9])
-    assert fit is not None
-    assert (fit.regions, fit.predicted, fit.true, fit.mean_error) == (2, 5, 6, 0.5)
-    assert fit.correlation == pytest.approx(1)
-    assert cost_fit([], []) is None
-    assert cost_fit([math.nan], [1]) is None
-
-
-@given(st.lists(st.tuples(st.floats(-1e3, 1e6), st.floats(0, 1e6)), min_size=1, max_size=20))
-def test_cost_fit_is_bounded(pairs: list[tuple[float, float]]) -> None:
-    fit = cost_fit([predicted for predicted, _ in pairs], [true for _, true in pairs])
-    assert fit is not None
-    assert fit.mean_error >= 0
-    assert abs(fit.predicted - fit.true) <= fit.mean_error * fit.regions * (1 + 1e-9) + 1e-6
-    assert math.isnan(fit.correlation) or abs(fit.correlation) <= 1 + 1e-9
-
-
 def test_the_pictures_of_a_round(pictures: Mapping[str, bytes]) -> None:
     assert list(pictures) == ["curve", "cost", "region-1"]
     for png in pictures.values():
@@ -160,7 +142,7 @@ def test_the_round_page_carries_the_numbers(pictures: Mapping[str, bytes]) -> No
     for expected in (
         "# demo, round 1",
         "| train-seg | done | 1 min 05 s | 2.5 MB | 5 epochs |",
-        "| nms | reused | 0.0 s | 900 B |  |",
+        "| nms | 0.0 s | 900 B |  |",
         "| road | 0.900 |",
         "| absent | - |",
         "Predicted 20 clicks for 2 regions, true 28; mean absolute error 4 clicks a region.",

@@ -30,8 +30,8 @@ class CocoImages:
         index = _sections(self._file)
         categories = sorted(index["categories"], key=lambda category: category["id"])
         names = [str(category["name"]) for category in categories]
-        self.class_names = (*names, data.background) if data.background is not None else tuple(names)
-        self._background = VOID if data.background is None else len(names)
+        self.class_names = (*names, data.background) if data.background else tuple(names)
+        self._background = len(names) if data.background else VOID
         self._entries = {Path(entry["file_name"]).stem: entry for entry in index["images"]}
         self.image_ids = sorted(self._entries)
         label_of = {category["id"]: label for label, category in enumerate(categories)}

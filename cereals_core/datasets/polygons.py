@@ -44,11 +44,13 @@ def fill(canvas: np.ndarray, rings: np.ndarray, value: int) -> None:
     height, width = canvas.shape
     start = rings.reshape(-1, 2) - 0.5
     end = np.concatenate([rings[:, 1:], rings[:, :1]], axis=1).reshape(-1, 2) - 0.5
-    y0, y1 = (np.ceil(ends[:, 0]).clip(0, height).astype(np.intp) for ends in (start, end))
-    first, count = np.minimum(y0, y1), np.abs(y1 - y0)
+    goes_down = (start[:, 0] <= end[:, 0])[:, None]  # neighbours run along their edge in opposite directions
+    top, bottom = np.where(goes_down, start, end), np.where(goes_down, end, start)
+    first, stop = (np.ceil(point[:, 0]).clip(0, height).astype(np.intp) for point in (top, bottom))
+    count = stop - first
     edge = np.repeat(np.arange(len(count)), count)
-    row = np.arange(len(edge)) + (first - count.cumsum() + count)[edge]
-    (y, x), (dy, dx) = start[edge].T, (end - start)[edge].T
+    row = np.arange(len(edge)) + (stop - count.cumsum())[edge]
+    (y, x), (dy, dx) = top[edge].T, (bottom - top)[edge].T
     column = np.ceil(x + (row - y) * (dx / dy)).clip(0, width).astype(np.intp)
     crossings = np.sort(row * width + column).tolist()
     pixels = canvas.reshape(-1)

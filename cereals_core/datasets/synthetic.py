@@ -188,9 +188,8 @@ class _Street:
 
     def _tree(self, x: float, z: float) -> None:
         radius, top, angles = self.uniform(1.2, 2.8), self.uniform(3, 5), np.arange(0, 6.2, self.uniform(0.25, 0.5))
-        crown = (
-            np.column_stack([np.sin(angles), np.cos(angles)]) * radius * self.rng.uniform(0.75, 1.1, (len(angles), 1))
-        )
+        radii = radius * self.rng.uniform(0.75, 1.1, len(angles))
+        crown = np.column_stack([radii * np.sin(angles), radii * np.cos(angles)])
         bark, green = self._colour(80, 65, 50), self._colour(60, 90, 45, spread=20)
         self.things.append((z, [
             *self._outline(VEGETATION, bark, self._upright(_BOX * (0.3, top), x, z)),

@@ -1,9 +1,10 @@
 """FCN8s on VGG16 (Long, Shelhamer, Darrell, CVPR 2015), narrow by a width multiplier, output at stride 8.
 
-Convolutions are padded to keep the size and pooling rounds up, so an image of H x W gives ceil(H/8) x ceil(W/8) cells for
-any H and W (our choice; the original pads the image by 100 px and crops).
+Convolutions are padded to keep the size and pooling rounds up, so an image of H x W gives ceil(H/8) x ceil(W/8) cells
+for any H and W (our choice; the original pads the image by 100 px and crops).
 """
 
+import math
 from collections import OrderedDict
 from typing import NamedTuple
 
@@ -18,7 +19,8 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class Features(NamedTuple):
     """What the trunk hands to the head: all that no dropout mask touches.
 
-    `fc6`: (B, 4096 w, ceil(H/32), ceil(W/32)), after its ReLU; `pool4`, `pool3`: scores (B, outputs, ...) at stride 16 and 8.
+    `fc6`: (B, 4096 w, ceil(H/32), ceil(W/32)), after its ReLU; `pool4`, `pool3`: scores (B, outputs, ...) at stride 16
+    and 8.
     """
 
     fc6: Tensor
@@ -32,6 +34,9 @@ class FCN8s(nn.Module):
     `outputs`: channels of the result, one a class; 1 makes the cost model, a regression of clicks per cell.
     `width`: multiplier of every channel count in (0, 1].
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, outputs: int, width: float = 0.25) -> None:
         super().__init__()
@@ -58,9 +63,11 @@ class FCN8s(nn.Module):
             if isinstance(module, nn.ConvTranspose2d):
                 _bilinear_(module.weight)
             elif isinstance(module, nn.Conv2d):
-                nonlinearity = "linear" if name.startswith("score") else "relu"
-                nn.init.kaiming_normal_(module.weight, nonlinearity=nonlinearity, generator=generator)
-                nn.init.zeros_(module.bias)
+                gain = 1.0 if name.startswith("score") else math.sqrt(2)
+                fan_in = module.weight[0].numel()
+                nn.init.normal_(module.weight, std=gain / math.sqrt(fan_in), generator=generator)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
 
     def trunk(self, images: Tensor) -> Features:
         """Compute everything before the first dropout from uint8 or float images (B, 3, H, W) in [0, 255]."""

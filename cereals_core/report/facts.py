@@ -3,10 +3,10 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
+from cereals_core.evaluation import CostAgreement, cost_agreement
 from cereals_core.grid import Box
 
 
@@ -25,10 +25,9 @@ class Point:
 
 @dataclass(frozen=True)
 class StageFacts:
-    """One stage of a round: whether it ran or was found on disk, for how long, what it wrote, and a remark."""
+    """One stage of a round: how long it ran, what it wrote, and a remark."""
 
     name: str
-    state: Literal["done", "reused"]
     elapsed_s: float
     bytes: int
     note: str = ""
@@ -103,35 +102,8 @@ class RoundFacts:
         return sum(query.vertices for query in self.queries)
 
 
-@dataclass(frozen=True)
-class CostFit:
-    """How well clicks of `regions` were predicted: sums, mean absolute error, all in clicks.
-
-    `correlation`: Pearson's; NaN for a single region, or where either side does not vary.
-    """
-
-    regions: int
-    predicted: float
-    true: float
-    mean_error: float
-    correlation: float
-
-
-def cost_fit(predicted: Sequence[float], true: Sequence[float]) -> CostFit | None:
-    """Compare predicted with true clicks of the same regions, where a prediction is finite; None if there is none."""
-    pairs = np.array([pair for pair in zip(predicted, true, strict=True) if math.isfinite(pair[0])], np.float64)
-    if not len(pairs):
-        return None
-    varied = bool(np.all(pairs.max(axis=0) > pairs.min(axis=0)))
-    return CostFit(
-        regions=len(pairs),
-        predicted=float(pairs[:, 0].sum()),
-        true=float(pairs[:, 1].sum()),
-        mean_error=float(np.abs(pairs[:, 0] - pairs[:, 1]).mean()),
-        correlation=float(np.corrcoef(pairs[:, 0], pairs[:, 1]).flat[1]) if varied else math.nan,
-    )
-
-
-def query_fit(queries: Sequence[QueryFacts]) -> CostFit | None:
-    """`cost_fit` of the regions of one round."""
-    return cost_fit([query.predicted_clicks for query in queries], [query.vertices for query in queries])
+def query_agreement(queries: Sequence[QueryFacts]) -> CostAgreement | None:
+    """How predicted and true clicks of regions agree; None if none was predicted."""
+    predicted = np.array([query.predicted_clicks for query in queries], np.float64)
+    agreement = cost_agreement(predicted, np.array([query.vertices for query in queries], np.float64))
+    return agreement if agreement.regions else None

@@ -16,7 +16,7 @@ from matplotlib.ticker import EngFormatter
 from PIL import Image
 
 from cereals_core.grid import STRIDE_PX, Box
-from cereals_core.report.facts import Point, RegionView, RoundFacts, cost_fit
+from cereals_core.report.facts import Point, RegionView, RoundFacts
 from cereals_core.report.wording import clicks, clicks_of, where
 
 MAX_PNG_BYTES = 150_000
@@ -88,7 +88,7 @@ def cost_scatter(predicted: Sequence[float], true: Sequence[float]) -> bytes:
     axes.set(xscale=scale, yscale=scale, xlim=limits, ylim=limits, aspect="equal")
     axes.set_xlabel("true clicks of a region", fontsize=NORMAL)
     axes.set_ylabel("predicted clicks", fontsize=NORMAL)
-    axes.set_title(_fit_title(predicted, true), fontsize=NORMAL)
+    axes.set_title(f"sum: {clicks(pairs[:, 1].sum())} predicted, {clicks(pairs[:, 0].sum())} true", fontsize=NORMAL)
     _tidy(axes)
     return _png(figure)
 
@@ -99,13 +99,6 @@ def _limits(pairs: np.ndarray, log: bool) -> tuple[float, float]:
     low, high = (float(pairs.min()), float(pairs.max())) if len(pairs) else (0.0, 1.0)
     margin = 0.06 * max(high - min(low, 0.0), 1.0)
     return min(low, 0.0) - margin, high + margin
-
-
-def _fit_title(predicted: Sequence[float], true: Sequence[float]) -> str:
-    fit = cost_fit(predicted, true)
-    if fit is None:
-        return "no clicks were predicted"
-    return f"sum: {clicks(fit.predicted)} predicted, {clicks(fit.true)} true"
 
 
 def region_picture(view: RegionView) -> bytes:

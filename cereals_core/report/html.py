@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cereals_core.report import wording
-from cereals_core.report.facts import QueryFacts, RoundFacts, query_fit
+from cereals_core.report.facts import QueryFacts, RoundFacts, query_agreement
 from cereals_core.report.links import data_uri, web_link
 
 _ENVIRONMENT = Environment(
@@ -33,5 +33,5 @@ def campaign_html(rounds: Sequence[RoundFacts], pictures: Sequence[Mapping[str, 
 
 
 def _predicted(queries: Sequence[QueryFacts]) -> str:
-    fit = query_fit(queries)
-    return wording.ABSENT if fit is None else wording.clicks(fit.predicted)
+    agreement = query_agreement(queries)
+    return wording.ABSENT if agreement is None else wording.clicks(agreement.predicted)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from cereals_core.report.facts import Point, QueryFacts, RoundFacts, query_fit
+from cereals_core.report.facts import Point, QueryFacts, RoundFacts, query_agreement
 
 ABSENT = "-"
 """What stands where there is no number."""
@@ -87,14 +87,14 @@ def _stopped(facts: RoundFacts) -> str:
 
 def cost_sentence(queries: Sequence[QueryFacts]) -> str:
     """How the predicted clicks of a round compare with the true ones."""
-    fit = query_fit(queries)
-    if fit is None:
+    agreement = query_agreement(queries)
+    if agreement is None:
         return "No clicks were predicted in this round."
     text = (
-        f"Predicted {clicks(fit.predicted)} clicks for {plural(fit.regions, 'region')}, true {clicks(fit.true)}; "
-        f"mean absolute error {clicks(fit.mean_error)} clicks a region"
+        f"Predicted {clicks(agreement.predicted)} clicks for {plural(agreement.regions, 'region')}, "
+        f"true {clicks(agreement.true)}; mean absolute error {clicks(agreement.mean_absolute_error)} clicks a region"
     )
-    return text + (f", correlation {fit.correlation:.2f}." if math.isfinite(fit.correlation) else ".")
+    return text + (f", rank correlation {agreement.spearman:.2f}." if math.isfinite(agreement.spearman) else ".")
 
 
 def true_costs(queries: Sequence[QueryFacts]) -> list[tuple[str, str]]:
