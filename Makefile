@@ -8,7 +8,7 @@ help:  ## list what can be made
 	@awk -F ':.*## *' '/^[a-z]+:.*##/ { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
 
 demo: $(INSTALLED)  ## run a small campaign from drawn scenes to its report
-	$(BIN)/cereals demo
+	$(BIN)/cereals run deployments/recipes/demo.toml deployments/recipes/demo-random.toml
 
 test: $(INSTALLED)  ## run the tests
 	env -u OMP_NUM_THREADS $(BIN)/pytest -q

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -115,9 +116,9 @@ class MapStore:
         return cls(folder)
 
     def array(self, group: str) -> "zarr.Array[Any]":
-        """The array (images, rows, columns) of one group."""
+        """The array (images, rows, columns) of one group; ProductError when its metadata is missing or damaged."""
         if group not in self._arrays:
-            self._arrays[group] = zarr.open_array(self.folder / group)
+            self._arrays[group] = _open_array(self.folder / group)
         return self._arrays[group]
 
     def has(self, shard: Shard) -> bool:
@@ -137,18 +138,28 @@ class MapStore:
         return self._read(image.group, image.row)
 
     def _read(self, group: str, rows: slice | int) -> np.ndarray:
+        array = self.array(group)
         try:
-            return np.asarray(self.array(group)[rows])
+            return np.asarray(array[rows])
         except (ValueError, OSError) as error:
             raise ProductError(
                 f"{self.folder / group}: rows {rows} are damaged ({error}); remove {self.folder.parent} and run again"
             ) from None
 
 
+def _open_array(folder: Path) -> "zarr.Array[Any]":
+    try:
+        return zarr.open_array(folder, mode="r+")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # what Zarr makes of damaged metadata
+        raise ProductError(
+            f"{folder}: no readable array ({error}); remove {folder.parent.parent} and run again"
+        ) from None
+
+
 def _is_array(folder: Path, shape: tuple[int, ...], chunks: tuple[int, ...]) -> bool:
     try:
-        found = zarr.open_array(folder, mode="r")
-    except (OSError, ValueError):
+        found = _open_array(folder)
+    except ProductError:
         return False
     return found.shape == shape and found.chunks == chunks
 
@@ -157,5 +168,6 @@ def spread(function: Callable[[Shard], Result], shards: Sequence[Shard], threads
     """Call `function` on every shard with Dask's threads, and yield the results in the order of the shards."""
     wave = threads * SHARDS_A_WAVE
     for start in range(0, len(shards), wave):
-        calls = [dask.delayed(function, pure=False)(shard) for shard in shards[start : start + wave]]
+        # As a partial: Dask would look through every image of a shard given as an argument.
+        calls = [dask.delayed(partial(function, shard), pure=False)() for shard in shards[start : start + wave]]
         yield from dask.compute(*calls, scheduler="threads", num_workers=threads)

@@ -14,9 +14,11 @@ from typing import Any
 from cereals_core.errors import ProductError
 
 MANIFEST = "manifest.json"
-HASHED_ON_OPEN_BYTES = 256 << 20
-"""Products up to this size are hashed again whenever they are opened; of larger ones only the sizes are compared.
-Their chunks carry checksums of their own, which are checked when they are read."""
+HASHED_ON_OPEN_BYTES = 1 << 30
+"""Products up to this size, among them the weights of the largest network, are hashed again whenever they are opened.
+Larger ones are maps, whose chunks carry checksums of their own that are checked when they are read: of those the sizes
+are compared, and only small files (arrays' metadata, scales) are hashed."""
+SMALL_FILE_BYTES = 64 << 10
 
 
 @dataclass(frozen=True)
@@ -54,35 +56,40 @@ class Product:
 def find_product(folder: Path, recipe: Recipe | None = None) -> Product | None:
     """The valid product in `folder`, made from `recipe` if one is given, or None.
 
-    Unreadable manifests, missing files, other sizes and other hashes all make it invalid.
+    Unreadable manifests, a recipe that is not of its fingerprint, missing files, other sizes and other hashes all make
+    it invalid.
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
+        made_from = Recipe(**manifest["recipe"])
         product = Product(
             folder=folder,
             digest=manifest["digest"],
             fingerprint=manifest["fingerprint"],
-            stage=manifest["recipe"]["stage"],
+            stage=made_from.stage,
             elapsed_s=manifest["elapsed_s"],
             total_bytes=sum(size for size, _ in manifest["files"].values()),
-            inputs=manifest["recipe"]["inputs"],
+            inputs=made_from.inputs,
             facts=manifest["facts"],
         )
         files: dict[str, list[Any]] = manifest["files"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    if recipe is not None and product.fingerprint != recipe.fingerprint:
+    if not made_from.fingerprint == product.fingerprint == (recipe or made_from).fingerprint:
         return None
     if product.digest != _digest(files):
         return None
-    deep = product.total_bytes <= HASHED_ON_OPEN_BYTES
-    intact = all(_is_intact(folder / name, size, sha256, deep) for name, (size, sha256) in files.items())
+    whole = product.total_bytes <= HASHED_ON_OPEN_BYTES
+    intact = all(
+        _is_intact(folder / name, size, sha256, whole or size <= SMALL_FILE_BYTES)
+        for name, (size, sha256) in files.items()
+    )
     return product if intact else None
 
 
-def _is_intact(file: Path, size: int, sha256: str, deep: bool) -> bool:
+def _is_intact(file: Path, size: int, sha256: str, hashed: bool) -> bool:
     try:
-        return file.stat().st_size == size and (not deep or _sha256(file) == sha256)
+        return file.stat().st_size == size and (not hashed or _sha256(file) == sha256)
     except OSError:
         return False
 
@@ -108,7 +115,7 @@ def making(folder: Path, recipe: Recipe) -> Iterator[tuple[Path, dict[str, Any]]
 
 def _write_manifest(work: Path, recipe: Recipe, facts: dict[str, Any], elapsed_s: float) -> None:
     (work / MANIFEST).unlink(missing_ok=True)
-    for leftover in (*work.rglob("*.partial"), *work.glob(".*.new")):
+    for leftover in (*work.rglob("*.partial"), *work.rglob(".*.new")):
         leftover.unlink()
     paths = sorted(path for path in work.rglob("*") if path.is_file())
     files = {path.relative_to(work).as_posix(): [path.stat().st_size, _sha256(path)] for path in paths}

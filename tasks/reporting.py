@@ -68,7 +68,7 @@ def round_facts(campaign: Campaign, number: int, reason: str | None, url: str | 
         points=learning_curve(campaign, list(range(number + 1))),
         class_iou={row["class_name"]: row["iou"] for row in classes},
         stages=[
-            StageFacts(name, product.elapsed_s, product.total_bytes, _note(product))
+            StageFacts(name, product.elapsed_s, product.total_bytes, product.facts.get("peak_bytes", 0), _note(product))
             for name, product in products
             if product is not None
         ],

@@ -7,12 +7,14 @@ from typing import Any, Concatenate
 
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
+from prefect.exceptions import TerminationSignal
 from prefect.states import Cancelled, Completed, State
 
 from cereals_core.settings import deciding_settings
 from tasks.layout import Campaign
+from tasks.memory import peak_bytes, reset_peak
 from tasks.products import Product, Recipe, find_product, making, require
-from tasks.progress import Interrupted, console
+from tasks.progress import Interrupted, console, request_stop
 
 SEED_ROUND = None
 """Round number of the stages before the first round."""
@@ -56,7 +58,12 @@ class Stage:
 
     def __call__(self, campaign: Campaign, round_number: int | None = SEED_ROUND, **inputs: Product | None) -> Product:
         """Run as a task of the current flow and wait for the product."""
-        product = self.task.submit(campaign, round_number, inputs).result()
+        future = self.task.submit(campaign, round_number, inputs)
+        try:
+            product = future.result()
+        except (KeyboardInterrupt, TerminationSignal):
+            request_stop()
+            raise
         assert isinstance(product, Product)
         return product
 
@@ -65,7 +72,7 @@ class Stage:
     ) -> "Product | State[Any]":
         """Return the product that is there, or make it."""
         folder, recipe = campaign.stage(self.name, round_number), self.recipe(campaign, round_number, inputs)
-        when = "start  " if round_number is None else f"round {round_number}"
+        when = "start    " if round_number is None else f"round {round_number}/{campaign.settings.stop.rounds}"
         where = f"{campaign.settings.name} {when}  {self.name:<14}"
         found = find_product(folder, recipe)
         if found is not None:
@@ -73,7 +80,9 @@ class Stage:
             return Completed(name="Reused", message=f"valid product found in {folder}", data=found)
         try:
             with making(folder, recipe) as (work_folder, facts):
+                reset_peak()
                 self.body(Work(campaign, round_number, work_folder, facts), **inputs)
+                facts["peak_bytes"] = peak_bytes()
         except Interrupted as error:
             return Cancelled(message=str(error))
         product = require(find_product(folder, recipe), folder)

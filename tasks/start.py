@@ -1,10 +1,12 @@
 """Before the first round: open a campaign, take its lock, check its data, list its pool."""
 
 import fcntl
+import json
 import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Literal
 
 from cereals_core.acquisition import regions_in_budget
@@ -12,7 +14,7 @@ from cereals_core.datasets import open_dataset
 from cereals_core.datasets.check import ImageInfo, check
 from cereals_core.errors import DataError, LockedError, SettingsError
 from cereals_core.grid import candidate_shape
-from cereals_core.settings import CampaignSettings, changes_between
+from cereals_core.settings import CampaignSettings, changes_between, parse_settings
 from tasks import tables
 from tasks.device import cpu_threads
 from tasks.layout import POOL, Campaign
@@ -25,24 +27,30 @@ SPLITS: tuple[Literal["pool"], Literal["eval"]] = ("pool", "eval")
 
 
 def open_campaign(settings: CampaignSettings) -> Campaign:
-    """Start a campaign in its folder, or reopen it; other settings than it was started with are refused."""
+    """A reference to the campaign in its folder; other settings than it was started with are refused."""
     campaign = Campaign(settings.path.absolute(), settings)
     if campaign.settings_file.exists():
-        started = CampaignSettings.model_validate_json(campaign.settings_file.read_text())
-        changes = changes_between(started, settings)
+        changes = changes_between(_started_with(campaign.settings_file), settings)
         if changes:
             raise SettingsError(
                 f"{campaign.folder}: this campaign was started with other settings; restore them, or give the new "
                 "campaign another name or folder\n" + "\n".join(f"  {change}" for change in changes)
             )
-    campaign.folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(campaign.settings_file, settings.model_dump_json(indent=1).encode())
     return campaign
+
+
+def _started_with(file: Path) -> CampaignSettings:
+    try:
+        raw = json.loads(file.read_text())
+    except ValueError as error:
+        raise SettingsError(f"{file}: not valid JSON ({error}); restore it, or remove it to start anew") from None
+    return parse_settings(raw, str(file))
 
 
 @contextmanager
 def writing(campaign: Campaign) -> Iterator[None]:
-    """Hold the campaign's lock; the system frees it when the process ends, however it ends."""
+    """Hold the campaign's lock and record its settings; the system frees the lock when the process ends, however."""
+    campaign.folder.mkdir(parents=True, exist_ok=True)
     with campaign.lock_file.open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -54,6 +62,7 @@ def writing(campaign: Campaign) -> Iterator[None]:
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
+        write_atomically(campaign.settings_file, campaign.settings.model_dump_json(indent=1).encode())
         yield
 
 
@@ -100,9 +109,14 @@ def refuse_impossible(settings: CampaignSettings, pool: Pool) -> None:
     """Raise SettingsError when the pool cannot serve what the settings ask for."""
     wanted = settings.acquisition
     if wanted.seed_images > len(pool.images):
-        raise SettingsError(f"acquisition.seed_images = {wanted.seed_images}: the pool has {len(pool.images)} images")
+        raise SettingsError(
+            f"acquisition.seed_images = {wanted.seed_images}: the pool has {len(pool.images)} images; "
+            "lower it to so many at most, or enlarge the pool"
+        )
     window_px = wanted.window_px
     if not any(all(candidate_shape(shard.height, shard.width, window_px)) for shard in pool.shards()):
         sizes = ", ".join(list(pool.groups)[:5])
-        raise SettingsError(f"acquisition.window_px = {window_px}: larger than every image of the pool ({sizes}, ...)")
+        raise SettingsError(
+            f"acquisition.window_px = {window_px}: fits into no image of the pool (height x width {sizes}); lower it"
+        )
     regions_in_budget(wanted.images_per_round, pool.mean_image_pixels, wanted.window_px)

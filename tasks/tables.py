@@ -101,11 +101,16 @@ def iterate_table(file: Path, schema: pa.Schema) -> Iterable[pa.Table]:
         with pq.ParquetFile(file, page_checksum_verification=True) as source:
             if not source.schema_arrow.equals(schema):
                 raise ProductError(
-                    f"{file}: columns are {source.schema_arrow.names}, expected {schema.names}; remove its folder"
+                    f"{file}: columns are {_columns(source.schema_arrow)}, expected {_columns(schema)}; "
+                    "remove its folder, then `cereals run` makes it again"
                 )
             for index in range(source.num_row_groups):
                 yield source.read_row_group(index)
-    except (OSError, pa.ArrowInvalid) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise ProductError(
             f"{file}: not readable ({error}); remove its folder, then `cereals run` makes it again"
         ) from None
+
+
+def _columns(schema: pa.Schema) -> str:
+    return ", ".join(f"{field.name} {field.type}" for field in schema)

@@ -112,7 +112,7 @@ def test_coco_by_hand(tmp_path: Path) -> None:
     assert truth.labels[[5, 12, 30], [5, 18, 30]].tolist() == [1, 0, 2]
     assert truth.clicks[4:].tolist() == [[10, 10, 1], [10, 20, 1], [20, 20, 1]]
     assert (dataset.truth("a").labels == 2).all()
-    void = open_dataset(data.model_copy(update={"background": None}), "pool")
+    void = open_dataset(data.model_copy(update={"background": ""}), "pool")
     assert void.class_names == ("car", "wall")
     assert (void.truth("a").labels == VOID).all()
 

@@ -32,7 +32,7 @@ def facts(**changes: object) -> RoundFacts:
         campaign="demo",
         points=POINTS,
         class_iou={"road": 0.9, "absent": math.nan},
-        stages=[StageFacts("train-seg", 65.0, 2_500_000, "5 epochs"), StageFacts("nms", 0.04, 900)],
+        stages=[StageFacts("train-seg", 65.0, 2_500_000, 3_000_000, "5 epochs"), StageFacts("nms", 0.04, 900, 1_200)],
         queries=[query(), query("park", 7.5)],
         pool_images=4,
         pool_pixels=10_000,
@@ -141,8 +141,8 @@ def test_the_round_page_carries_the_numbers(pictures: Mapping[str, bytes]) -> No
     page = round_markdown(facts(), pictures)
     for expected in (
         "# demo, round 1",
-        "| train-seg | done | 1 min 05 s | 2.5 MB | 5 epochs |",
-        "| nms | 0.0 s | 900 B |  |",
+        "| train-seg | 1 min 05 s | 2.5 MB | 3.0 MB | 5 epochs |",
+        "| nms | 0.0 s | 900 B | 1.2 kB |  |",
         "| road | 0.900 |",
         "| absent | - |",
         "Predicted 20 clicks for 2 regions, true 28; mean absolute error 4 clicks a region.",

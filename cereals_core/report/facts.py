@@ -25,11 +25,12 @@ class Point:
 
 @dataclass(frozen=True)
 class StageFacts:
-    """One stage of a round: how long it ran, what it wrote, and a remark."""
+    """One stage of a round: how long it ran, what it wrote, the process's peak memory meanwhile, and a remark."""
 
     name: str
     elapsed_s: float
     bytes: int
+    peak_bytes: int
     note: str = ""
 
 

@@ -24,7 +24,7 @@ def round_markdown(facts: RoundFacts, pictures: Mapping[str, bytes]) -> str:
         *_image(facts, pictures, "curve"),
         *_link(facts),
         "## Stages",
-        _table(["stage", "time", "written", "note"], _stage_rows(facts)),
+        _table(["stage", "time", "written", "peak memory", "note"], _stage_rows(facts)),
         f"## IoU of each class\n\n{_table(['class', 'IoU'], [[n, number(v)] for n, v in facts.class_iou.items()])}",
         *(_asked(facts, pictures) if facts.queries else []),
     ]
@@ -61,7 +61,7 @@ def _link(facts: RoundFacts) -> list[str]:
 
 
 def _stage_rows(facts: RoundFacts) -> list[list[str]]:
-    return [[s.name, duration(s.elapsed_s), size(s.bytes), s.note] for s in facts.stages]
+    return [[s.name, duration(s.elapsed_s), size(s.bytes), size(s.peak_bytes), s.note] for s in facts.stages]
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

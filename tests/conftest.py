@@ -1,0 +1,55 @@
+"""One Prefect server for all tests, and a small campaign to run on it."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deployments.environment import prepare_environment
+
+prepare_environment()
+
+from prefect.testing.utilities import prefect_test_harness  # noqa: E402  (the environment comes first)
+
+from cereals_core.settings import CampaignSettings, parse_settings  # noqa: E402
+
+SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def prefect_server() -> Iterator[None]:
+    """A temporary Prefect server that flows of this process use."""
+    with prefect_test_harness(server_startup_timeout=120):
+        yield
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> CampaignSettings:
+    """A campaign on synthetic streets that takes some seconds."""
+    return small_settings(tmp_path / "campaign")
+
+
+def small_settings(folder: Path, **acquisition: object) -> CampaignSettings:
+    """Settings of the small campaign, with some keys of its acquisition replaced."""
+    wanted = {"seed_images": 2, "images_per_round": 1, "window_px": 24, "information": "entropy"}
+    return parse_settings(
+        {
+            "name": "small",
+            "seed": 7,
+            "folder": str(folder),
+            "data": {"format": "synthetic", "pool_images": 10, "eval_images": 3, "height": 60, "width": 100},
+            "model": {"width": 0.03},
+            "training": {"learning_rate": 1e-3, "max_steps": 12},
+            "acquisition": {**wanted, **acquisition},
+            "stop": {"rounds": 2},
+            "compute": {"threads": 1, "shard_images": 4},
+        },
+        "small",
+    )
+
+
+def pytest_report_header() -> str:
+    """Say whether the tests on real images can run."""
+    there = "there" if SHARED_DATA.is_dir() else "missing, tests on real images are skipped"
+    return f"real images: {os.path.relpath(SHARED_DATA)} {there}"

@@ -1,0 +1,141 @@
+"""Campaigns from end to end on small synthetic streets: what they leave, what a second run does, what a kill leaves."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from conftest import small_settings
+from prefect.settings import PREFECT_API_URL
+from round_twin import assert_same
+
+from cereals_core.errors import SettingsError
+from cereals_core.grid import Box
+from cereals_core.labelled import labelled_cells
+from cereals_core.settings import CampaignSettings
+from flows.campaign import run_campaign
+from tasks.layout import ROUND_STAGES, Campaign
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> CampaignSettings:
+    """A campaign that ran undisturbed; tests must not change it."""
+    settings = small_settings(tmp_path_factory.mktemp("finished") / "campaign")
+    assert run_campaign(settings) == "all 2 rounds of queries are done"
+    return settings
+
+
+def manifests(folder: Path) -> dict[Path, tuple[bytes, int]]:
+    files = sorted(folder.rglob("manifest.json"))
+    return {file.relative_to(folder): (file.read_bytes(), file.stat().st_mtime_ns) for file in files}
+
+
+def ledgers(folder: Path) -> dict[Path, bytes]:
+    return {file.relative_to(folder): file.read_bytes() for file in sorted(folder.rglob("ledger.parquet"))}
+
+
+def test_every_stage_leaves_its_product(finished: CampaignSettings) -> None:
+    campaign = Campaign(finished.path, finished)
+    for number in (0, 1):
+        assert {path.name for path in campaign.round(number).iterdir()} == set(ROUND_STAGES)
+    assert {path.name for path in campaign.round(2).iterdir()} == {"train-seg", "evaluate", "report"}
+    assert "<html" in campaign.report_file.read_text()
+    assert campaign.ledger_file.read_bytes() == (campaign.stage("oracle-query", 1) / "ledger.parquet").read_bytes()
+
+
+def test_the_ledger_keeps_to_the_budget_and_never_asks_twice(finished: CampaignSettings) -> None:
+    rows = pq.read_table(finished.path / "ledger.parquet").to_pylist()
+    assert [sum(row["round"] == number for row in rows) for number in (-1, 0, 1)] == [2, 10, 10]  # 6000 / 24^2 = 10.4
+    for image_id in {row["image_id"] for row in rows}:
+        boxes = [Box(r["y"], r["x"], r["height"], r["width"]) for r in rows if r["image_id"] == image_id]
+        assert labelled_cells(boxes, 60, 100).any()  # raises where two overlap
+    asked = [row for row in rows if row["round"] >= 0]
+    assert all(row["vertices"] >= 0 and row["predicted_clicks"] is not None for row in asked)
+    assert sum(row["vertices"] for row in rows) > 0
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_selection_is_that_of_the_naive_twins(finished: CampaignSettings, number: int) -> None:
+    assert len(assert_same(finished.path, finished, number).queries) == 10
+
+
+def test_a_second_run_makes_nothing_again(finished: CampaignSettings) -> None:
+    before = manifests(finished.path)
+    assert run_campaign(finished) == "all 2 rounds of queries are done"
+    assert manifests(finished.path) == before
+
+
+def test_other_settings_are_refused_with_the_difference(finished: CampaignSettings) -> None:
+    other = finished.model_copy(update={"seed": 8, "stop": finished.stop.model_copy(update={"rounds": 3})})
+    with pytest.raises(SettingsError, match="seed: 7 -> 8"):
+        run_campaign(other)
+
+
+# Each kills its own process, for real and without a word, in the middle of the named stage.
+KILLS = {
+    "train-seg": "import tasks.training as t; t.CHECKPOINT_EVERY_S = 0; owner, name, calls = t, '_save', 3",
+    "info-map": "from tasks.maps import MapStore as owner; name, calls = 'write', 5",
+    "commit": "import tasks.products as owner; name, calls = '_replace', 6",
+}
+DRIVER = """
+import os, signal, sys
+{setup}
+inner, left = getattr(owner, name), [calls]
+def fatal(*arguments):
+    left[0] -= 1
+    if left[0] == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return inner(*arguments)
+setattr(owner, name, fatal)
+from cereals_core.settings import CampaignSettings
+from flows.campaign import run_campaign
+run_campaign(CampaignSettings.model_validate_json(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize("stage", KILLS)
+def test_killed_and_run_again_the_ledger_is_the_same(stage: str, small: CampaignSettings, finished: CampaignSettings) -> None:
+    driver = DRIVER.format(setup=KILLS[stage])
+    environment = {**os.environ, "PREFECT_API_URL": PREFECT_API_URL.value() or ""}
+    command = [sys.executable, "-c", driver, small.model_dump_json()]
+    killed = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    left = manifests(small.path)
+    assert any(path.name.startswith(f".{stage}.") for path in small.path.rglob("*")) or stage == "commit"
+
+    run_campaign(small)
+    assert ledgers(small.path) == ledgers(finished.path)
+    assert {path: made for path, made in manifests(small.path).items() if path in left and not is_work(path)} == {
+        path: made for path, made in left.items() if not is_work(path)
+    }
+
+
+def is_work(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def test_random_regions_need_no_maps(small: CampaignSettings) -> None:
+    settings = small_settings(small.path, information="random", cost="none", fusion="information")
+    run_campaign(settings)
+    rounds = {path.name for path in Campaign(settings.path, settings).round(0).iterdir()}
+    assert rounds == set(ROUND_STAGES) - {"train-cost", "info-map", "cost-map"}
+    asked = [row for row in pq.read_table(settings.path / "ledger.parquet").to_pylist() if row["round"] >= 0]
+    assert len(asked) == 20
+    assert all(row["information"] is None and row["predicted_clicks"] is None for row in asked)
+
+
+def test_a_damaged_product_is_made_again(small: CampaignSettings) -> None:
+    run_campaign(small)
+    before = ledgers(small.path)
+    answers = small.path / "rounds" / "001" / "oracle-query" / "answers.parquet"
+    content = bytearray(answers.read_bytes())
+    content[len(content) // 2] ^= 1
+    answers.write_bytes(bytes(content))
+    run_campaign(small)
+    assert ledgers(small.path) == before
+    assert answers.read_bytes() != bytes(content)

@@ -1,0 +1,268 @@
+import threading
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import FEW
+
+from cereals_core.errors import CerealsError
+from cereals_core.grid import candidate_shape, map_shape
+from tasks import tables
+from tasks.maps import SHARDS_A_WAVE, MapStore, Pool, PoolImage, Shard, group_name, spread
+
+Size = tuple[int, int]
+
+
+def pool_of(sizes: Iterable[Size], shard_images: int) -> Pool:
+    """A pool of images of these heights and widths in pixels, their ids in this order."""
+    rows: Counter[Size] = Counter()
+    table = []
+    for number, size in enumerate(sizes):
+        group = group_name(*size)
+        table.append(dict(zip(tables.POOL.names, (f"{number:03d}", *size, group, rows[size]), strict=True)))
+        rows[size] += 1
+    return Pool(pa.Table.from_pylist(table, schema=tables.POOL), shard_images)
+
+
+SQUARE, FLAT = (16, 16), (9, 20)
+POOL = pool_of([SQUARE, FLAT, SQUARE, SQUARE, FLAT], 2)
+pools = st.builds(
+    pool_of, st.lists(st.sampled_from([SQUARE, FLAT, (24, 8)]), min_size=1, max_size=20), st.integers(1, 7)
+)
+
+
+def maps_of(shard: Shard) -> np.ndarray:
+    """Maps that tell images and cells apart: 100 x rank + cell."""
+    rows, columns = map_shape(shard.height, shard.width)
+    ranks = np.array([image.rank for image in shard.images], np.float32)
+    return 100 * ranks[:, None, None] + np.arange(rows * columns, dtype=np.float32).reshape(rows, columns)
+
+
+def written(folder: Path, pool: Pool = POOL) -> MapStore:
+    store = MapStore.create(folder / "maps.zarr", pool, map_shape)
+    for shard in pool.shards():
+        store.write(shard, maps_of(shard))
+    return store
+
+
+def test_the_shards_of_five_images_of_two_sizes() -> None:
+    assert POOL.images[4] == PoolImage(rank=4, image_id="004", height=9, width=20, group="9x20", row=1)
+    shards = POOL.shards()
+    assert [[image.rank for image in shard.images] for shard in shards] == [[0, 2], [3], [1, 4]]
+    assert [(shard.group, shard.index) for shard in shards] == [("16x16", 0), ("16x16", 1), ("9x20", 0)]
+    assert [shard.rows for shard in shards] == [slice(0, 2), slice(2, 3), slice(0, 2)]
+    assert (shards[2].height, shards[2].width) == FLAT
+    assert POOL.mean_image_pixels == (3 * 256 + 2 * 180) / 5
+
+
+@given(pools)
+def test_every_image_is_in_one_shard_of_its_size(pool: Pool) -> None:
+    shards = pool.shards()
+    assert sorted(image.rank for shard in shards for image in shard.images) == list(range(len(pool.images)))
+    assert len({(shard.group, shard.index) for shard in shards}) == len(shards)
+    for shard in shards:
+        assert 1 <= len(shard.images) <= pool.shard_images
+        assert {(image.height, image.width) for image in shard.images} == {(shard.height, shard.width)}
+        assert [image.row for image in shard.images] == list(range(shard.rows.start, shard.rows.stop))
+        assert shard.rows.start == shard.index * pool.shard_images
+        assert [image.rank for image in shard.images] == sorted(image.rank for image in shard.images)
+    for group, images in pool.groups.items():
+        rows = [shard.rows for shard in shards if shard.group == group]
+        assert [row for part in rows for row in range(part.start, part.stop)] == list(range(len(images)))
+        full = [part.stop - part.start == pool.shard_images for part in rows]
+        assert all(full[:-1])
+
+
+def test_maps_come_back_by_shard_and_by_image(tmp_path: Path) -> None:
+    store = MapStore.create(tmp_path / "maps.zarr", POOL, map_shape)
+    first, last, flat = POOL.shards()
+    assert not any(store.has(shard) for shard in POOL.shards())
+    store.write(last, maps_of(last))
+    assert [store.has(shard) for shard in (first, last, flat)] == [False, True, False]
+    assert store.read(last).tolist() == [[[300, 301], [302, 303]]]
+    assert store.read_image(POOL.images[3]).tolist() == [[300, 301], [302, 303]]
+    assert store.read(last).dtype == np.float32
+
+
+def test_what_was_not_written_is_nan(tmp_path: Path) -> None:
+    store = MapStore.create(tmp_path / "maps.zarr", POOL, map_shape)
+    first, last, flat = POOL.shards()
+    store.write(last, np.full((1, 2, 2), np.nan, np.float32))
+    assert not store.has(last)
+    for shard in (first, last, flat):
+        assert np.isnan(store.read(shard)).all()
+    store.write(flat, np.stack([np.full((2, 3), np.nan), np.ones((2, 3))]))
+    assert store.has(flat)
+    assert np.isnan(store.read_image(POOL.images[1])).all()
+    assert (store.read_image(POOL.images[4]) == 1).all()
+
+
+def test_images_too_small_for_a_window_have_empty_maps(tmp_path: Path) -> None:
+    store = MapStore.create(tmp_path / "maps.zarr", POOL, lambda height, width: candidate_shape(height, width, 16))
+    first, _, flat = POOL.shards()
+    store.write(flat, np.zeros((2, 0, 0), np.float32))
+    assert store.read(flat).shape == (2, 0, 0)
+    assert store.read(first).shape == (2, 1, 1)
+
+
+@FEW
+@given(pools, st.randoms(use_true_random=False))
+def test_shards_written_in_any_order_equal_one_array_a_group(
+    tmp_path_factory: pytest.TempPathFactory, pool: Pool, random: Random
+) -> None:
+    folder = tmp_path_factory.mktemp("maps") / "maps.zarr"
+    expected = {
+        group: np.full((len(images), *map_shape(images[0].height, images[0].width)), np.nan, np.float32)
+        for group, images in pool.groups.items()
+    }
+    shards = pool.shards()
+    random.shuffle(shards)
+    kept, left = shards[: len(shards) // 2 + 1], shards[len(shards) // 2 + 1 :]
+    for shard in kept:
+        MapStore.create(folder, pool, map_shape).write(shard, maps_of(shard))
+        expected[shard.group][shard.rows] = maps_of(shard)
+    store = MapStore(folder)
+    for shard in shards:
+        np.testing.assert_array_equal(store.read(shard), expected[shard.group][shard.rows])
+    for image in pool.images:
+        np.testing.assert_array_equal(store.read_image(image), expected[image.group][image.row])
+    assert [store.has(shard) for shard in kept + left] == [True] * len(kept) + [False] * len(left)
+
+
+def test_a_store_of_the_same_shape_goes_on_and_any_other_starts_anew(tmp_path: Path) -> None:
+    written(tmp_path)
+    again = MapStore.create(tmp_path / "maps.zarr", POOL, map_shape)
+    assert all(again.has(shard) for shard in POOL.shards())
+    by_three = pool_of([SQUARE, FLAT, SQUARE, SQUARE, FLAT], 3)
+    other = MapStore.create(tmp_path / "maps.zarr", by_three, map_shape)
+    square, flat = by_three.shards()
+    assert not other.has(square)
+    assert np.isnan(other.read(square)).all()
+    assert other.has(flat)  # its two images are one chunk as before
+    smaller = MapStore.create(tmp_path / "maps.zarr", by_three, lambda height, width: (1, 1))
+    assert not smaller.has(flat)
+    assert smaller.read(flat).shape == (2, 1, 1)
+
+
+CHUNK, METADATA = Path("maps.zarr/16x16/c/0/0/0"), Path("maps.zarr/16x16/zarr.json")
+
+
+def assert_damaged(folder: Path) -> None:
+    with pytest.raises(RuntimeError, match=r"maps\.zarr/16x16: ") as got:
+        MapStore(folder / "maps.zarr").read(POOL.shards()[0])
+    assert isinstance(got.value, CerealsError)
+    assert str(got.value).endswith(f"; remove {folder} and run again")
+    flat = POOL.shards()[2]
+    np.testing.assert_array_equal(MapStore(folder / "maps.zarr").read(flat), maps_of(flat))
+
+
+@given(st.integers(0, 35), st.integers(0, 7))
+def test_every_flipped_bit_of_a_chunk_is_noticed(
+    tmp_path_factory: pytest.TempPathFactory, position: int, bit: int
+) -> None:
+    folder = tmp_path_factory.mktemp("flip")
+    written(folder)
+    damaged = bytearray((folder / CHUNK).read_bytes())
+    assert len(damaged) == 36
+    damaged[position] ^= 1 << bit
+    (folder / CHUNK).write_bytes(damaged)
+    assert_damaged(folder)
+
+
+@pytest.mark.parametrize("kept", [0, 3, 4, 20, 35])
+def test_a_truncated_chunk_is_noticed(tmp_path: Path, kept: int) -> None:
+    written(tmp_path)
+    (tmp_path / CHUNK).write_bytes((tmp_path / CHUNK).read_bytes()[:kept])
+    assert_damaged(tmp_path)
+
+
+METADATA_DAMAGE: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda found: b"",
+    "truncated": lambda found: found[:-2],
+    "no object": lambda found: b"[]",
+    "no keys": lambda found: b"{}",
+    "a group": lambda found: b'{"zarr_format": 3, "node_type": "group"}',
+    "a key misspelt": lambda found: found.replace(b'"data_type"', b'"data_typf"'),
+    "no text": lambda found: b"\xff" + found,
+}
+
+
+@pytest.mark.parametrize("damage", METADATA_DAMAGE.values(), ids=METADATA_DAMAGE.keys())
+def test_damaged_metadata_are_refused_on_reading_and_start_anew_on_writing(
+    tmp_path: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    written(tmp_path)
+    (tmp_path / METADATA).write_bytes(damage((tmp_path / METADATA).read_bytes()))
+    assert_damaged(tmp_path)
+    store = MapStore.create(tmp_path / "maps.zarr", POOL, map_shape)
+    assert [store.has(shard) for shard in POOL.shards()] == [False, False, True]
+
+
+def test_a_store_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    written(tmp_path)
+    (tmp_path / METADATA).unlink()
+    assert_damaged(tmp_path)
+
+
+SHARDS = pool_of([SQUARE] * 70, 1).shards()
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_results_come_in_the_order_of_the_shards(threads: int) -> None:
+    assert list(spread(lambda shard: shard.images[0].rank, SHARDS, threads)) == list(range(70))
+    assert list(spread(lambda shard: shard.index, SHARDS[:1], threads)) == [0]
+    assert list(spread(lambda shard: shard.index, [], threads)) == []
+
+
+def test_shards_are_worked_on_at_the_same_time() -> None:
+    meeting = threading.Barrier(2)
+
+    def meet(shard: Shard) -> int:
+        meeting.wait(timeout=60)
+        return threading.get_ident()
+
+    assert len(set(spread(meet, SHARDS[:2], 2))) == 2
+
+
+class Result:
+    """Something that can be weakly referenced."""
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_no_more_than_a_wave_of_results_is_held(threads: int) -> None:
+    lock, alive, most = threading.Lock(), weakref.WeakSet[Result](), 0
+    started = consumed = ahead = 0
+
+    def work(shard: Shard) -> Result:
+        nonlocal started, most, ahead
+        result = Result()
+        with lock:
+            alive.add(result)
+            started += 1
+            most, ahead = max(most, len(alive)), max(ahead, started - consumed)
+        return result
+
+    for _ in spread(work, SHARDS, threads):
+        consumed += 1
+    assert consumed == started == 70
+    assert ahead == threads * SHARDS_A_WAVE
+    assert most <= threads * SHARDS_A_WAVE + 1
+
+
+def test_an_error_in_a_shard_reaches_the_caller_after_the_waves_before() -> None:
+    def work(shard: Shard) -> int:
+        if shard.index == 20:
+            raise KeyError("shard 20")
+        return shard.index
+
+    found = spread(work, SHARDS, 2)
+    assert [next(found) for _ in range(16)] == list(range(16))
+    with pytest.raises(KeyError, match="shard 20"):
+        next(found)

@@ -1,0 +1,207 @@
+from collections.abc import Callable, Iterator
+
+import naive
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import FEW
+
+from cereals_core.grid import map_shape
+from cereals_core.information import entropy, quantise, vote_entropy
+from cereals_core.models.dropout import draw_masks
+from cereals_core.models.fcn8s import FCN8s
+from cereals_core.prediction import Predictor
+from cereals_core.seeding import rng
+
+CLASSES, SAMPLES = 3, 6
+Method = Callable[[Predictor, np.ndarray], np.ndarray]
+METHODS: dict[str, Method] = {
+    "entropy": lambda predictor, image: predictor.entropy(image),
+    "vote_entropy": lambda predictor, image: predictor.vote_entropy(image, SAMPLES, 0.5, rng(0, "votes")),
+    "clicks": lambda predictor, image: predictor.clicks(image),
+    "segmentation": lambda predictor, image: predictor.segmentation(image),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def predictor_of(outputs: int = CLASSES, precision: torch.dtype = torch.float32) -> Predictor:
+    """A network with random weights whose skips are faint, so that dropout changes votes everywhere."""
+    model = FCN8s(outputs, 0.02)
+    model.initialise(torch.Generator().manual_seed(0))
+    for skip in (model.score_pool4, model.score_pool3):
+        skip.weight.data *= 0.03
+    return Predictor(model, precision)
+
+
+def image_of(height: int, width: int, number: int = 0) -> np.ndarray:
+    return rng(number, "image", height, width).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def pixels(image: np.ndarray) -> torch.Tensor:
+    """The image as the network takes it, in the layout the predictor uses."""
+    return torch.from_numpy(image)[None].permute(0, 3, 1, 2)
+
+
+def constant_network(*logits: float) -> Predictor:
+    """A network that gives every cell of every image these logits, by the bias of its last skip."""
+    model = FCN8s(len(logits), 0.02)
+    for parameter in model.parameters():
+        parameter.data.zero_()
+    model.load_state_dict({"score_pool3.bias": torch.tensor(logits).float()}, strict=False)
+    return Predictor(model)
+
+
+def test_a_network_of_constant_logits() -> None:
+    predictor, image = constant_network(0, np.log(2), 0), image_of(20, 30)
+    halves = 0.5 * np.log(2) + 2 * 0.25 * np.log(4)
+    np.testing.assert_allclose(predictor.entropy(image), np.full((3, 4), halves), atol=1e-6)
+    assert (predictor.vote_entropy(image, SAMPLES, 0.5, rng(0)) == 0).all()
+    assert predictor.segmentation(image).tolist() == np.ones((20, 30)).tolist()
+
+
+def test_clicks_of_a_constant_network_are_its_constant_and_may_be_negative() -> None:
+    assert constant_network(-2.75).clicks(image_of(9, 8)).tolist() == [[-2.75], [-2.75]]
+
+
+@FEW
+@given(st.integers(1, 70), st.integers(1, 70))
+def test_maps_have_a_value_a_cell_and_segmentations_one_a_pixel(height: int, width: int) -> None:
+    image = image_of(height, width)
+    cells = map_shape(height, width)
+    segmentation, cost = predictor_of(), predictor_of(1)
+    maps = {
+        "entropy": segmentation.entropy(image),
+        "vote_entropy": segmentation.vote_entropy(image, 3, 0.5, rng(0)),
+        "clicks": cost.clicks(image),
+    }
+    for values in maps.values():
+        assert values.shape == cells
+        assert values.dtype == np.float32
+        np.testing.assert_array_equal(values, quantise(values))
+    assert maps["entropy"].min() >= 0
+    assert maps["entropy"].max() <= np.log(CLASSES) + 1e-6
+    assert maps["vote_entropy"].min() >= 0
+    assert maps["vote_entropy"].max() <= np.log(3) + 1e-6
+    classes = segmentation.segmentation(image)
+    assert classes.shape == (height, width)
+    assert classes.dtype == np.uint8
+    assert classes.max() < CLASSES
+
+
+@pytest.mark.parametrize("dropout", [0.5, 0.3])
+@pytest.mark.parametrize(("height", "width"), [(40, 64), (61, 75)])
+def test_vote_entropy_equals_that_of_whole_passes_with_the_same_masks(height: int, width: int, dropout: float) -> None:
+    predictor, image = predictor_of(), image_of(height, width)
+    fast = predictor.vote_entropy(image, SAMPLES, dropout, rng(0, "votes"))
+    stream, model = rng(0, "votes"), predictor.model
+    with torch.inference_mode():
+        shapes = model.mask_shapes(model.trunk(pixels(image)))
+        passes = [model(pixels(image), draw_masks(stream, shapes, dropout)) for _ in range(SAMPLES)]
+    counts = naive.votes([logits.numpy() for logits in passes])
+    np.testing.assert_array_equal(fast, quantise(vote_entropy(torch.from_numpy(counts), SAMPLES)[0].numpy()))
+    np.testing.assert_allclose(fast, naive.vote_entropy(counts, SAMPLES)[0], atol=2.0**-20)
+    assert len(np.unique(fast)) > 3
+    assert len(np.unique(np.stack([logits.argmax(1).numpy() for logits in passes]))) == CLASSES
+
+
+def test_votes_agree_without_dropout() -> None:
+    assert (predictor_of().vote_entropy(image_of(50, 50), SAMPLES, 0.0, rng(0)) == 0).all()
+
+
+def test_vote_entropy_depends_on_its_stream() -> None:
+    first, second = (predictor_of().vote_entropy(image_of(64, 64), SAMPLES, 0.5, rng(seed)) for seed in (0, 1))
+    assert (first != second).any()
+
+
+@pytest.mark.parametrize(("height", "width"), [(40, 64), (61, 75)])
+def test_entropy_is_that_of_the_outputs_probabilities(height: int, width: int) -> None:
+    predictor, image = predictor_of(), image_of(height, width)
+    with torch.inference_mode():
+        logits = predictor.model(pixels(image))
+    np.testing.assert_array_equal(predictor.entropy(image), quantise(entropy(logits)[0].numpy()))
+    np.testing.assert_allclose(predictor.entropy(image), naive.entropy(logits.numpy())[0], atol=3e-6)
+
+
+def test_clicks_are_the_output_rounded_to_the_quantum() -> None:
+    predictor, image = predictor_of(1), image_of(61, 75)
+    with torch.inference_mode():
+        output = predictor.model(pixels(image))[0, 0].numpy()
+    clicks = predictor.clicks(image)
+    np.testing.assert_array_equal(clicks, quantise(output))
+    assert np.abs(clicks - output).max() <= 2.0**-21
+    assert clicks.min() < 0
+
+
+def network_of(logits: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> Predictor:
+    """A network that answers any image with these logits (C, h, w)."""
+    predictor = predictor_of(len(logits))
+    monkeypatch.setattr(predictor.model, "forward", lambda _: torch.from_numpy(logits)[None].float())
+    return predictor
+
+
+@pytest.mark.parametrize(("height", "width"), [(16, 24), (21, 35), (9, 9)])
+def test_segmentation_is_the_largest_logit_between_the_four_nearest_cells(
+    height: int, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logits = rng(0, "logits").normal(size=(CLASSES, *map_shape(height, width)))
+    rows, columns = logits.shape[1:]
+    classes = network_of(logits, monkeypatch).segmentation(image_of(height, width))
+    assert len(np.unique(classes)) > 1
+    for y, x in np.ndindex(height, width):
+        row, column = np.clip((y + 0.5) / 8 - 0.5, 0, rows - 1), np.clip((x + 0.5) / 8 - 0.5, 0, columns - 1)
+        top, left = int(row), int(column)
+        below, right = min(top + 1, rows - 1), min(left + 1, columns - 1)
+        upper = logits[:, top, left] * (1 - column + left) + logits[:, top, right] * (column - left)
+        lower = logits[:, below, left] * (1 - column + left) + logits[:, below, right] * (column - left)
+        between = upper * (1 - row + top) + lower * (row - top)
+        assert between[classes[y, x]] >= between.max() - 1e-5
+
+
+def test_a_block_whose_neighbours_agree_has_their_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    logits = np.zeros((2, 3, 6))
+    logits[1, :, 3:] = 1
+    classes = network_of(logits, monkeypatch).segmentation(image_of(24, 48))
+    assert (classes[:, :20] == 0).all()
+    assert (classes[:, 28:] == 1).all()
+
+
+@given(st.permutations([(name, number) for name in METHODS for number in range(3)]))
+@settings(max_examples=5)
+def test_results_do_not_depend_on_the_order_of_calls(order: list[tuple[str, int]]) -> None:
+    images = [image_of(40 + 11 * number, 60 - 13 * number, number) for number in range(3)]
+    shared = predictor_of()
+    for name, number in order:
+        alone = ALONE.setdefault((name, number), METHODS[name](predictor_of(), images[number]))
+        np.testing.assert_array_equal(METHODS[name](shared, images[number]), alone)
+
+
+ALONE: dict[tuple[str, int], np.ndarray] = {}
+"""Results of predictors that made no other call, kept from one example to the next."""
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_an_image_is_neither_changed_nor_needs_to_be_contiguous(name: str) -> None:
+    image = image_of(50, 70)
+    before = image.copy()
+    expected = METHODS[name](predictor_of(), image)
+    np.testing.assert_array_equal(image, before)
+    window = np.pad(image, ((1, 2), (3, 4), (0, 0)))[1:-2, 3:-4]
+    np.testing.assert_array_equal(METHODS[name](predictor_of(), window), expected)
+
+
+@pytest.mark.parametrize("name", ["entropy", "clicks"])
+def test_bfloat16_gives_nearly_the_same_float32_maps(name: str) -> None:
+    image = image_of(64, 64)
+    full, low = (METHODS[name](predictor_of(precision=kind), image) for kind in (torch.float32, torch.bfloat16))
+    assert low.dtype == np.float32
+    np.testing.assert_allclose(low, full, atol=0.1)
+    assert (low != full).any()
