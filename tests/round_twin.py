@@ -26,7 +26,7 @@ class Twin:
 
 
 def recompute(folder: Path, settings: CampaignSettings, number: int) -> Twin:
-    """Window sums cell by cell, scaling over a list of all candidates, fusion in Python's floats, sorting everything."""
+    """Window sums cell by cell, scaling over all candidates, fusion in plain floats, sorting everything."""
     wanted = settings.acquisition
     window = wanted.window_px // 8
     rounds = folder / "rounds" / f"{number:03d}"
@@ -85,4 +85,6 @@ def assert_same(folder: Path, settings: CampaignSettings, number: int) -> Twin:
 if __name__ == "__main__":
     campaign_settings = read_settings(Path(sys.argv[1]))
     result = assert_same(campaign_settings.path, campaign_settings, int(sys.argv[2]))
-    print(f"identical: {len(result.fused)} fused maps, {len(result.proposals)} proposals, {len(result.queries)} queries")
+    print(
+        f"identical: {len(result.fused)} fused maps, {len(result.proposals)} proposals, {len(result.queries)} queries"
+    )

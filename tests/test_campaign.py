@@ -99,7 +99,9 @@ run_campaign(CampaignSettings.model_validate_json(sys.argv[1]))
 
 
 @pytest.mark.parametrize("stage", KILLS)
-def test_killed_and_run_again_the_ledger_is_the_same(stage: str, small: CampaignSettings, finished: CampaignSettings) -> None:
+def test_killed_and_run_again_the_ledger_is_the_same(
+    stage: str, small: CampaignSettings, finished: CampaignSettings
+) -> None:
     driver = DRIVER.format(setup=KILLS[stage])
     environment = {**os.environ, "PREFECT_API_URL": PREFECT_API_URL.value() or ""}
     command = [sys.executable, "-c", driver, small.model_dump_json()]

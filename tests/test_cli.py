@@ -60,7 +60,9 @@ def test_all_mistakes_of_a_campaign_file_come_at_once(tmp_path: Path) -> None:
     assert "3 mistakes" in result.stderr
     assert "acquisition.seed_images = 0: Input should be greater than 0" in result.stderr
     assert "acquisition.window: no such key; allowed here: alpha, cost, " in result.stderr
-    assert "acquisition.information = 'guesswork': Input should be 'entropy', 'vote_entropy' or 'random'" in result.stderr
+    assert (
+        "acquisition.information = 'guesswork': Input should be 'entropy', 'vote_entropy' or 'random'" in result.stderr
+    )
     assert "Traceback" not in result.stderr
 
 
@@ -123,7 +125,9 @@ def test_interrupted_it_says_how_to_go_on_and_goes_on(tmp_path: Path, prefect_se
 
 
 def test_status_needs_no_heavy_library() -> None:
-    code = "import sys, deployments.status; print([m for m in ('torch', 'prefect', 'zarr', 'dask') if m in sys.modules])"
+    code = (
+        "import sys, deployments.status; print([m for m in ('torch', 'prefect', 'zarr', 'dask') if m in sys.modules])"
+    )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert result.stdout.strip() == "[]"
 

@@ -148,7 +148,7 @@ def network_of(logits: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> Predictor
     return predictor
 
 
-@pytest.mark.parametrize(("height", "width"), [(16, 24), (21, 35), (9, 9)])
+@pytest.mark.parametrize(("height", "width"), [(16, 24), (21, 35), (5, 30)])
 def test_segmentation_is_the_largest_logit_between_the_four_nearest_cells(
     height: int, width: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -130,15 +130,17 @@ def test_a_flipped_byte_in_a_page_is_refused(tmp_path: Path, column: int) -> Non
         damaged[last_byte_of_page] ^= 1
 
 
-@given(st.data())
-def test_a_flipped_bit_anywhere_is_refused_or_does_no_harm(
-    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
-) -> None:
-    file = written(tmp_path_factory.mktemp("flip"))
-    damaged = bytearray(file.read_bytes())
-    damaged[data.draw(st.integers(0, len(damaged) - 1))] ^= 1 << data.draw(st.integers(0, 7))
-    file.write_bytes(damaged)
-    try:
-        assert tables.read_table(file, tables.PROPOSALS).to_pylist() == ROWS
-    except CerealsError:
-        assert_refused(file, "not readable|columns are")
+@pytest.mark.parametrize("bit", [0, 4, 7])
+def test_a_flipped_bit_in_any_byte_is_refused_or_does_no_harm(tmp_path: Path, bit: int) -> None:
+    file = written(tmp_path, ROWS[:3])
+    whole = file.read_bytes()
+    refused = 0
+    for position in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[position] ^= 1 << bit
+        file.write_bytes(damaged)
+        try:
+            assert tables.read_table(file, tables.PROPOSALS).to_pylist() == ROWS[:3]
+        except CerealsError:
+            refused += 1
+    assert refused > len(whole) / 2
