@@ -12,6 +12,7 @@ from cereals_core.report.facts import QueryFacts, RegionView, RoundFacts, StageF
 from cereals_core.report.figures import round_pictures
 from cereals_core.report.html import campaign_html
 from cereals_core.report.markdown import round_markdown
+from cereals_core.report.wording import headline
 from cereals_core.stopping import stop_reason
 from tasks import tables
 from tasks.history import evaluated_rounds, learning_curve, product_of
@@ -19,6 +20,7 @@ from tasks.labels import Ledger, box_of
 from tasks.layout import CLASSES, LEDGER, MAPS, ROUND_PAGE, ROUND_STAGES, Campaign
 from tasks.maps import MapStore
 from tasks.products import Product, find_product, write_atomically
+from tasks.progress import console
 from tasks.stage import Work, stage
 from tasks.start import open_pool
 
@@ -52,6 +54,7 @@ def report_round(work: Work, pool: Product, ledger: Product, metrics: Product) -
     page = round_markdown(facts, pictures)
     (work.folder / ROUND_PAGE).write_text(page)
     write_atomically(campaign.ledger_file, (ledger / LEDGER).read_bytes())
+    console.print(headline(facts), highlight=False)
     create_markdown_artifact(
         page, key=f"{campaign.settings.name}-round", description=f"{campaign.settings.name}, round {number}"
     )

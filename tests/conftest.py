@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from deployments.environment import prepare_environment
 
@@ -25,6 +26,15 @@ def prefect_server() -> Iterator[None]:
     """A temporary Prefect server that flows of this process use."""
     with prefect_test_harness(server_startup_timeout=120):
         yield
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Networks on one thread, as campaigns' ledgers agree at equal counts only."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 import copy
 import itertools
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -16,16 +15,10 @@ from cereals_core.models.dropout import draw_masks
 from cereals_core.models.fcn8s import MEAN, STD, FCN8s
 from cereals_core.seeding import rng
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 VGG16_PARAMETERS = 138_357_544
 """Of the classifier as published, whose last layer (4096 to 1000) is replaced here by one to the classes."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def tiny(outputs: int = 3, seed: int = 0) -> FCN8s:

@@ -1,4 +1,4 @@
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import naive
 import numpy as np
@@ -15,6 +15,8 @@ from cereals_core.models.fcn8s import FCN8s
 from cereals_core.prediction import Predictor
 from cereals_core.seeding import rng
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CLASSES, SAMPLES = 3, 6
 Method = Callable[[Predictor, np.ndarray], np.ndarray]
 METHODS: dict[str, Method] = {
@@ -23,14 +25,6 @@ METHODS: dict[str, Method] = {
     "clicks": lambda predictor, image: predictor.clicks(image),
     "segmentation": lambda predictor, image: predictor.segmentation(image),
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def predictor_of(outputs: int = CLASSES, precision: torch.dtype = torch.float32) -> Predictor:

@@ -6,8 +6,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
+from types import FrameType, SimpleNamespace
 from typing import Any
+
+import pytest
 
 from tasks import products
 from tasks.products import MANIFEST, Product, Recipe, find_product, making, require, write_atomically
@@ -78,6 +80,25 @@ def test_a_crash_at_any_line_leaves_the_old_product_or_the_new_one_or_none(tmp_p
         assert set(listing(folder)) == {"table", MANIFEST}
     assert step > 30
     assert seen == {b"old", None, b"new"}
+
+
+def test_a_crash_while_the_old_product_is_being_removed_leaves_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def remove_half(folder: Path, ignore_errors: bool = False) -> None:
+        if folder.exists():
+            (folder / MANIFEST).unlink()
+            raise Crash
+
+    folder = tmp_path / "nms"
+    make(folder, OLD, b"old")
+    monkeypatch.setattr(products, "shutil", SimpleNamespace(rmtree=remove_half))
+    with pytest.raises(Crash):
+        make(folder, NEW, b"new")
+    monkeypatch.undo()
+    assert (require(find_product(folder, NEW), folder) / "table").read_bytes() == b"new"
+    make(folder, OLD, b"old")
+    assert listing(tmp_path) == ["nms"]
 
 
 KILLED = """

@@ -130,14 +130,13 @@ def test_a_flipped_byte_in_a_page_is_refused(tmp_path: Path, column: int) -> Non
         damaged[last_byte_of_page] ^= 1
 
 
-@pytest.mark.parametrize("bit", [0, 4, 7])
-def test_a_flipped_bit_in_any_byte_is_refused_or_does_no_harm(tmp_path: Path, bit: int) -> None:
+def test_a_flipped_bit_in_any_byte_is_refused_or_does_no_harm(tmp_path: Path) -> None:
     file = written(tmp_path, ROWS[:3])
     whole = file.read_bytes()
     refused = 0
     for position in range(len(whole)):
         damaged = bytearray(whole)
-        damaged[position] ^= 1 << bit
+        damaged[position] ^= (1, 16, 128)[position % 3]
         file.write_bytes(damaged)
         try:
             assert tables.read_table(file, tables.PROPOSALS).to_pylist() == ROWS[:3]

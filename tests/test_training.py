@@ -2,7 +2,6 @@ import copy
 import io
 import itertools
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -21,15 +20,9 @@ from cereals_core.seeding import rng
 from cereals_core.settings import Training
 from cereals_core.training import DivergedError, Epoch, Loss, Sample, Trainer, cost_loss, segmentation_loss
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CLASSES = 3
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def tiny(outputs: int, seed: int = 0) -> FCN8s:
