@@ -9,6 +9,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from conftest import small_settings
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.settings import PREFECT_API_URL
 from round_twin import assert_same
 
@@ -57,6 +59,13 @@ def test_the_ledger_keeps_to_the_budget_and_never_asks_twice(finished: CampaignS
     asked = [row for row in rows if row["round"] >= 0]
     assert all(row["vertices"] >= 0 and row["predicted_clicks"] is not None for row in asked)
     assert sum(row["vertices"] for row in rows) > 0
+
+
+def test_every_round_leaves_a_version_of_one_artifact(finished: CampaignSettings) -> None:
+    with get_client(sync_client=True) as client:
+        pages = client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=["small-round"])))
+    mine = [page for page in pages if page.data.startswith("# small, round") and "data:image/png;base64," in page.data]
+    assert {"small, round 0", "small, round 1", "small, round 2"} <= {page.description for page in mine}
 
 
 @pytest.mark.parametrize("number", [0, 1])
