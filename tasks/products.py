@@ -56,28 +56,26 @@ class Product:
 def find_product(folder: Path, recipe: Recipe | None = None) -> Product | None:
     """The valid product in `folder`, made from `recipe` if one is given, or None.
 
-    Unreadable manifests, a recipe that is not of its fingerprint, missing files, other sizes and other hashes all make
-    it invalid.
+    Manifests that are unreadable or not as they were written, missing files, other sizes and other hashes all make it
+    invalid.
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
-        made_from = Recipe(**manifest["recipe"])
+        checksum = manifest.pop("checksum")
         product = Product(
             folder=folder,
             digest=manifest["digest"],
             fingerprint=manifest["fingerprint"],
-            stage=made_from.stage,
+            stage=manifest["recipe"]["stage"],
             elapsed_s=manifest["elapsed_s"],
             total_bytes=sum(size for size, _ in manifest["files"].values()),
-            inputs=made_from.inputs,
+            inputs=manifest["recipe"]["inputs"],
             facts=manifest["facts"],
         )
         files: dict[str, list[Any]] = manifest["files"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    if not made_from.fingerprint == product.fingerprint == (recipe or made_from).fingerprint:
-        return None
-    if product.digest != _digest(files):
+    if checksum != _digest(manifest) or (recipe is not None and product.fingerprint != recipe.fingerprint):
         return None
     whole = product.total_bytes <= HASHED_ON_OPEN_BYTES
     intact = all(
@@ -130,6 +128,7 @@ def _write_manifest(work: Path, recipe: Recipe, facts: dict[str, Any], elapsed_s
     }
     for path in paths:
         _sync(path)
+    manifest["checksum"] = _digest(manifest)
     write_atomically(work / MANIFEST, json.dumps(manifest, indent=1).encode())
 
 
@@ -161,8 +160,8 @@ def require(product: Product | None, folder: Path) -> Product:
     return product
 
 
-def _digest(files: Mapping[str, list[Any]]) -> str:
-    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+def _digest(table: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()
 
 
 def _sha256(file: Path) -> str:

@@ -137,6 +137,9 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "a manifest that is no text": lambda folder: rewrite(folder / MANIFEST, lambda found: b"\xff" + found),
     "another digest": edit_manifest(digest="0" * 64),
     "another fingerprint": edit_manifest(fingerprint=OTHERS["other settings"].fingerprint),
+    "other facts": edit_manifest(facts={"miou": 1}),
+    "another time": edit_manifest(elapsed_s=0),
+    "no checksum": edit_manifest(checksum=None),
     "no files": edit_manifest(files={}),
     "files that are no table": edit_manifest(files=[]),
     "facts gone": lambda folder: rewrite(folder / MANIFEST, lambda found: found.replace(b'"facts"', b'"fact"')),
@@ -169,9 +172,9 @@ def test_every_flipped_bit_of_every_file_is_noticed(
     damaged[position % len(damaged)] ^= 1 << bit
     (folder / name).write_bytes(damaged)
     found = find_product(folder, RECIPE)
-    if found is not None:  # the flip hit the manifest's time stamp, its facts or its white space
+    if found is not None:  # the flip hit the manifest's white space, and made other white space of it
         assert name == MANIFEST
-        assert replace(found, elapsed_s=made.elapsed_s, facts=made.facts) == made
+        assert found == made
 
 
 json_values = st.recursive(
