@@ -33,7 +33,10 @@ def run(files: CampaignFiles) -> None:
     settings = [read_settings(file) for file in files]
     prepare_environment()
     from flows.campaign import run_campaign
+    from tasks.start import open_campaign
 
+    for each in settings:
+        open_campaign(each)
     with _stopping_cleanly(files):
         for each in settings:
             reason = run_campaign(each)
