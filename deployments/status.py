@@ -37,11 +37,14 @@ def _show(campaign: Campaign) -> str:
         lines.append(round_table(learning_curve(campaign, numbers), pool.facts["pixels"]))
     rounds = campaign.rounds()
     if rounds:
-        done = finished_stages(campaign, rounds[-1])
-        missing = [name for name in ROUND_STAGES if name not in done]
-        lines.append(
-            f"round {rounds[-1]}: done {', '.join(done) or 'nothing yet'}; to come {', '.join(missing) or 'nothing'}"
-        )
+        lines.append(_progress(rounds[-1], finished_stages(campaign, rounds[-1])))
     if campaign.report_file.exists():
         lines.append(f"report: {campaign.report_file}")
     return "\n".join(lines)
+
+
+def _progress(number: int, done: list[str]) -> str:
+    if done[-1:] == ["report"] and "oracle-query" not in done:
+        return f"ended with round {number}"
+    missing = [name for name in ROUND_STAGES if name not in done]
+    return f"round {number}: done {', '.join(done) or 'nothing yet'}; to come {', '.join(missing) or 'nothing'}"
