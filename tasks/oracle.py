@@ -78,18 +78,28 @@ def _queries(best: dict[str, np.ndarray], pool: Pool, window_px: int) -> list[Qu
 
 
 def _add_sums(queries: list[Query], column: str, maps: MapStore, pool: Pool, window_px: int) -> None:
-    images = {image.image_id: image for image in pool.images}
+    """Add each region's sum of a map to its query; a shard's chunk is read once."""
+    by_image = _by_image(queries)
+    for shard in pool.shards():
+        asked = [image for image in shard.images if image.image_id in by_image]
+        stored = maps.read(shard) if asked else np.empty(0)
+        for image in asked:
+            for query in by_image[image.image_id]:
+                cells = stored[image.row - shard.rows.start][box_of(query).cell_slices]
+                query[column] = float(window_sums(cells, window_px // STRIDE_PX)[0, 0])
+
+
+def _by_image(queries: Sequence[Query]) -> dict[str, list[Query]]:
+    by_image: dict[str, list[Query]] = defaultdict(list)
     for query in queries:
-        cells = maps.read_image(images[query["image_id"]])[box_of(query).cell_slices]
-        query[column] = float(window_sums(cells, window_px // STRIDE_PX)[0, 0])
+        by_image[query["image_id"]].append(query)
+    return by_image
 
 
 def _ask(work: Work, queries: Sequence[Query], round_number: int, before: pa.Table) -> None:
     """Write the oracle's answers to the queries, and the ledger `before` with a row for each of them."""
     dataset = open_dataset(work.campaign.settings.data, "pool")
-    by_image: dict[str, list[Query]] = defaultdict(list)
-    for query in queries:
-        by_image[query["image_id"]].append(query)
+    by_image = _by_image(queries)
     answers: dict[int, Answer] = {}
     with track("oracle-query", len(by_image), "images") as advance:
         for image_id, truth in prefetched(dataset.truth, by_image):
