@@ -8,6 +8,7 @@ from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Column
 from rich.text import Text
 
 from cereals_core.errors import CerealsError
@@ -48,12 +49,14 @@ class Advance(Protocol):
 def track(what: str, total: int, unit: str, done: int = 0) -> Iterator[Advance]:
     """Show progress over `total` units of work, `done` of them already; yields the function to call after each."""
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed:.0f}/{task.total:.0f} {task.fields[unit]}"),
+        TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+        BarColumn(bar_width=12),
+        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+        _Rate(table_column=Column(no_wrap=True)),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}", style="dim"),
     )
-    tail = (_Rate(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
-    with Progress(*columns, *tail, console=console, transient=True, disable=not sys.stderr.isatty()) as progress:
+    with Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty()) as progress:
         task = progress.add_task(what, total=total, completed=done, unit=unit, note="")
 
         def advance(note: str = "") -> None:

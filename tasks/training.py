@@ -140,7 +140,7 @@ def _run(trainer: Trainer, samples: LabelledImages, checkpoint: Path, what: str)
             if time.monotonic() - saved_at > CHECKPOINT_EVERY_S:
                 _save(trainer.state(), checkpoint)
                 saved_at = time.monotonic()
-            advance(f"loss {epoch.loss:.4f}, best {trainer.best.loss:.4f} of epoch {trainer.best.epoch}")
+            advance(f"loss {epoch.loss:.4g}")
     checkpoint.unlink(missing_ok=True)
 
 
