@@ -59,7 +59,7 @@ FUSIONS: dict[str, Callable[[np.ndarray, np.ndarray, float], np.ndarray]] = {
     "g1": _g1,
     "g2": _g2,
     "g3": _g3,
-    "information": _information,
+    "none": _information,
 }
 """The paper's g1 = I / (1 + C), g2 = (1 - C) I, g3 = alpha I + (1 - alpha)(1 - C); and I alone.
 

@@ -6,8 +6,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from cereals_core.information import entropy, quantise, vote_counts, vote_entropy
+from cereals_core.models.base import Network
 from cereals_core.models.dropout import draw_masks
-from cereals_core.models.fcn8s import FCN8s
 
 
 class Predictor:
@@ -16,7 +16,7 @@ class Predictor:
     Images go through one at a time: float32 results depend on the batch in their last bits, and ledgers must not.
     """
 
-    def __init__(self, model: FCN8s, precision: torch.dtype = torch.float32) -> None:
+    def __init__(self, model: Network, precision: torch.dtype = torch.float32) -> None:
         self.model = model.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.device = next(model.parameters()).device
         self.autocast = torch.autocast(self.device.type, precision, enabled=precision != torch.float32)
@@ -38,7 +38,7 @@ class Predictor:
             features = self.model.trunk(self._upload(image))
             counts = torch.zeros_like(features.pool3, dtype=torch.uint8)
             for _ in range(samples):
-                masks = draw_masks(rng, self.model.mask_shapes(features), dropout, self.device)
+                masks = draw_masks(rng, self.model.mask_shapes(*image.shape[:2]), dropout, self.device)
                 vote_counts(self.model.head(features, masks), counts)
         return quantise(vote_entropy(counts, samples)[0].cpu().numpy())
 

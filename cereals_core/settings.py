@@ -1,13 +1,12 @@
-"""What a campaign file may say: every key, its default, its range; all mistakes are reported at once."""
+"""What a campaign file may say: every key, its default, its range, and what goes together."""
 
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from cereals_core.errors import SettingsError
 from cereals_core.grid import STRIDE_PX
+from cereals_core.strategies import DROPOUT_MEASURES, STRATEGIES, Cost, Fusion, Information, Unit
 
 
 class _Section(BaseModel):
@@ -63,13 +62,37 @@ class SyntheticData(_Section):
 Data = Annotated[CocoData | MasksData | CityscapesData | SyntheticData, Field(discriminator="format")]
 
 
-class Model(_Section):
-    """The segmentation model; the cost model has the same architecture."""
+NetworkName = Literal[
+    "fcn8s",
+    "fcn_resnet50",
+    "fcn_resnet101",
+    "deeplabv3_resnet50",
+    "deeplabv3_resnet101",
+    "deeplabv3_mobilenet_v3_large",
+    "lraspp_mobilenet_v3_large",
+]
 
-    name: Literal["fcn8s"] = "fcn8s"
+WITHOUT_DROPOUT = ("lraspp_mobilenet_v3_large",)
+
+
+class Model(_Section):
+    """The segmentation model. The cost model is FCN8s; beside an FCN8s it starts from the segmentation's weights."""
+
+    name: NetworkName = "fcn8s"
+    """FCN8s, or a model of torchvision."""
     width: float = Field(0.25, gt=0, le=1)
-    """Multiplier of every channel count; 1 gives the original."""
+    """Multiplier of every channel count of FCN8s, as cost model too; 1 gives the original."""
     dropout: float = Field(0.5, ge=0, lt=1)
+    """Probability that a dropout mask is 0, in every model that has dropout."""
+    weights: Path | None = None
+    """File of pretrained weights (a state dict): VGG16 for FCN8s at width 1, else the torchvision model or its
+    backbone. It is copied into the campaign when that starts."""
+
+    @model_validator(mode="after")
+    def _vgg16_is_wide(self) -> "Model":
+        if self.weights is not None and self.name == "fcn8s" and self.width != 1:
+            raise ValueError(f"weights of VGG16 fit FCN8s of width = 1 only, not {self.width}; set width = 1.0")
+        return self
 
 
 class Training(_Section):
@@ -81,36 +104,67 @@ class Training(_Section):
     """Stop when the epoch's loss has not improved for so many epochs."""
     max_steps: int = Field(100_000, gt=0)
     """Stop at the latest at the end of the epoch in which so many steps are reached."""
+    method: Literal["masking", "cropping"] = "masking"
+    """What a step computes of a partly labelled image: all of it, unlabelled cells masked in the loss; or the labelled
+    regions with the network's receptive field around them, for the same gradient."""
 
 
 class Acquisition(_Section):
     """What is asked for, and how much of it a round."""
 
-    seed_images: int = Field(50, gt=0)
-    """n: images drawn uniformly and labelled in full before round 0."""
+    strategy: Literal[tuple(STRATEGIES)] | None = None  # type: ignore[valid-type]  # pydantic reads the names at run time
+    """A name for `unit`, `information`, `cost` and `fusion` together; absent: they are given one by one."""
+    seed_images: Annotated[int, Field(gt=0)] | Literal["all"] = 50
+    """n: images drawn uniformly and labelled in full before round 0; "all": the whole pool."""
     images_per_round: float = Field(50, gt=0)
     """m: a round asks for regions that together hold the pixels of so many images of mean size."""
+    clicks_per_round: float | None = Field(None, gt=0)
+    """A budget in predicted clicks in place of `images_per_round`."""
+    unit: Unit = "region"
+    """What a query is: a window, or a whole image."""
     window_px: int = Field(128, gt=0)
-    information: Literal["entropy", "vote_entropy", "random"] = "vote_entropy"
+    information: Information = "vote_entropy"
     dropout_samples: int = Field(20, gt=1, le=255)
-    """N_E: samples of vote entropy."""
-    cost: Literal["learned", "none"] = "learned"
-    fusion: Literal["g1", "g2", "g3", "information"] = "g1"
+    """N_E: samples of vote entropy and BALD."""
+    cost: Cost = "learned"
+    """"true" takes the clicks from the pool's truth: an upper bound for studies, never to be had in practice."""
+    fusion: Fusion = "g1"
     alpha: float = Field(0.5, ge=0, le=1)
     """Weight of information in g3."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name(cls, raw: Any) -> Any:
+        strategy = STRATEGIES.get(raw.get("strategy") or "") if isinstance(raw, dict) else None
+        if strategy is None:
+            return raw
+        parts = {key: getattr(strategy, key) for key in ("unit", "information", "cost", "fusion")}
+        for key, value in parts.items():
+            if raw.get(key, value) != value:
+                raise ValueError(
+                    f'strategy = "{raw["strategy"]}" means {key} = "{value}", not "{raw[key]}"; remove one of the two'
+                )
+        return raw | parts
 
     @model_validator(mode="after")
     def _combinations(self) -> "Acquisition":
         mistakes = []
         if self.window_px % STRIDE_PX:
             mistakes.append(f"window_px = {self.window_px}: must be a multiple of {STRIDE_PX}, the stride of the maps")
-        if self.fusion != "information" and self.cost == "none":
-            mistakes.append(f'fusion = "{self.fusion}" needs a cost: set cost = "learned", or fusion = "information"')
-        if self.information == "random" and self.cost != "none":
-            mistakes.append('information = "random" ignores cost: set cost = "none" and fusion = "information"')
+        if self.fusion != "none" and self.cost == "none":
+            mistakes.append(f'fusion = "{self.fusion}" needs a cost: set cost = "learned", or fusion = "none"')
+        if self.information == "random" and self.fusion != "none":
+            mistakes.append(f'information = "random" is not fused: set fusion = "none", not "{self.fusion}"')
+        if self.clicks_per_round is not None and self.cost == "none":
+            mistakes.append(f'clicks_per_round = {self.clicks_per_round} needs a cost: set cost = "learned"')
         if mistakes:
             raise ValueError("; ".join(mistakes))
         return self
+
+    @property
+    def needs_dropout(self) -> bool:
+        """Whether the information is measured over dropout samples."""
+        return self.information in DROPOUT_MEASURES
 
 
 class Stop(_Section):
@@ -152,57 +206,27 @@ class CampaignSettings(_Section):
     stop: Stop = Stop()
     compute: Compute = Compute()
 
+    @model_validator(mode="after")
+    def _model_can(self) -> "CampaignSettings":
+        mistakes = []
+        if self.acquisition.needs_dropout and (self.model.name in WITHOUT_DROPOUT or self.model.dropout == 0):
+            mistakes.append(
+                f'acquisition.information = "{self.acquisition.information}" needs dropout, which model.name = '
+                f'"{self.model.name}" with model.dropout = {self.model.dropout} lacks; take "entropy" or another model'
+            )
+        if self.training.method == "cropping" and self.model.name != "fcn8s":
+            mistakes.append(
+                f'training.method = "cropping" needs a finite receptive field and no batch normalisation, which '
+                f'model.name = "{self.model.name}" lacks; take "masking" or "fcn8s"'
+            )
+        if mistakes:
+            raise ValueError("; ".join(mistakes))
+        return self
+
     @property
     def path(self) -> Path:
         """The campaign's folder."""
         return self.folder or Path("campaigns") / self.name
-
-
-def read_settings(file: Path) -> CampaignSettings:
-    """Read and check a campaign file; SettingsError lists every mistake with its key, value and what is allowed."""
-    try:
-        raw = tomllib.loads(file.read_text())
-    except FileNotFoundError:
-        raise SettingsError(
-            f"{file}: no such campaign file; recipes to start from are in deployments/recipes/"
-        ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{file}: not valid TOML: {error}; correct the file and run again") from None
-    return parse_settings(raw, str(file))
-
-
-def parse_settings(raw: dict[str, Any], origin: str) -> CampaignSettings:
-    """Check settings already read from `origin`, a name for error messages."""
-    try:
-        return CampaignSettings.model_validate(raw)
-    except ValidationError as error:
-        lines = [_mistake(entry) for entry in error.errors()]
-        count = "1 mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
-        raise SettingsError(f"{origin}: {count}; correct and run again\n" + "\n".join(lines)) from None
-
-
-def _mistake(entry: Any) -> str:
-    location = [str(part) for part in entry["loc"]]
-    if len(location) > 2 and location[0] == "data":
-        del location[1]  # the format's name, which pydantic adds for the union
-    key, problem, value = ".".join(location), entry["msg"], entry["input"]
-    if entry["type"] == "extra_forbidden":
-        return f"  {key}: no such key; allowed here: {', '.join(_keys_beside(entry['loc']))}"
-    if entry["type"] == "missing":
-        return f"  {key}: missing; it has no default"
-    shown = "" if isinstance(value, dict) else f" = {value!r}"
-    return f"  {key}{shown}: {problem.removeprefix('Value error, ')}"
-
-
-def _keys_beside(location: tuple[str | int, ...]) -> list[str]:
-    section: Any = CampaignSettings
-    if len(location) > 1:
-        if location[0] == "data":
-            formats = {"coco": CocoData, "masks": MasksData, "cityscapes": CityscapesData, "synthetic": SyntheticData}
-            section = formats[str(location[1])]
-        else:
-            section = type(CampaignSettings.model_fields[str(location[0])].default)
-    return sorted(section.model_fields)
 
 
 def changes_between(old: CampaignSettings, new: CampaignSettings) -> list[str]:
@@ -219,7 +243,13 @@ def deciding_settings(settings: CampaignSettings) -> dict[str, Any]:
     """The settings that a campaign's results depend on: not where things are, how to compute, or when to stop."""
     return settings.model_dump(
         mode="json",
-        exclude={"folder": True, "stop": True, "data": {"root"}, "compute": {"device", "threads", "shard_images"}},
+        exclude={
+            "folder": True,
+            "stop": True,
+            "data": {"root"},
+            "acquisition": {"strategy"},
+            "compute": {"device", "threads", "shard_images"},
+        },
     )
 
 

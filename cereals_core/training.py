@@ -15,8 +15,8 @@ from torch.nn import functional
 
 from cereals_core.errors import CerealsError
 from cereals_core.grid import VOID
+from cereals_core.models.base import Network
 from cereals_core.models.dropout import draw_masks
-from cereals_core.models.fcn8s import FCN8s
 from cereals_core.settings import Training
 
 Sample = tuple[np.ndarray, np.ndarray]
@@ -56,7 +56,7 @@ class Trainer:
 
     def __init__(
         self,
-        model: FCN8s,
+        model: Network,
         loss: Loss,
         settings: Training,
         dropout: float,
@@ -106,7 +106,7 @@ class Trainer:
         targets = torch.from_numpy(target)[None].to(device, non_blocking=True)
         with torch.autocast(device.type, self.precision, enabled=self.precision != torch.float32):
             features = self.model.trunk(images)
-            masks = draw_masks(rng, self.model.mask_shapes(features), self.dropout, device)
+            masks = draw_masks(rng, self.model.mask_shapes(*image.shape[:2]), self.dropout, device)
             output = self.model.head(features, masks)
         loss = self.loss(output, targets)
         self.optimiser.zero_grad()

@@ -28,7 +28,7 @@ CampaignFile = Annotated[Path, typer.Argument(help="A campaign file (TOML).", sh
 @app.command()
 def run(files: CampaignFiles) -> None:
     """Start campaigns, or go on with them, one after the other; several are compared at the end."""
-    from cereals_core.settings import read_settings
+    from cereals_core.settings_files import read_settings
 
     settings = [read_settings(file) for file in files]
     prepare_environment()
@@ -66,7 +66,7 @@ def report(file: CampaignFile) -> None:
 def check(file: CampaignFile) -> None:
     """Read every image and its truth once, and list all that is broken."""
     prepare_environment()
-    from cereals_core.settings import read_settings
+    from cereals_core.settings_files import read_settings
     from tasks.start import examine
 
     for split, images in examine(read_settings(file)).items():

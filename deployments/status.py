@@ -5,7 +5,7 @@ from pathlib import Path
 
 from cereals_core.errors import ProductError
 from cereals_core.report.text import comparison_table, plot, round_table
-from cereals_core.settings import read_settings
+from cereals_core.settings_files import read_settings
 from tasks.history import evaluated_rounds, finished_stages, learning_curve, product_of
 from tasks.layout import ROUND_STAGES, Campaign
 

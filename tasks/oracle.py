@@ -35,7 +35,9 @@ def seed_set(work: Work, pool: Product) -> None:
     settings = work.campaign.settings
     images = open_pool(work.campaign, pool)
     refuse_impossible(settings, images)
-    chosen = rng(settings.seed, "seed-set").choice(len(images.images), settings.acquisition.seed_images, replace=False)
+    wanted, pool_images = settings.acquisition.seed_images, len(images.images)
+    count = pool_images if wanted == "all" else wanted
+    chosen = rng(settings.seed, "seed-set").choice(pool_images, count, replace=False)
     queries = [
         {"rank": rank, "image_id": image.image_id, "y": 0, "x": 0, "height": image.height, "width": image.width}
         for rank, image in enumerate(images.images[index] for index in sorted(chosen))

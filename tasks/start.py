@@ -14,7 +14,8 @@ from cereals_core.datasets import open_dataset
 from cereals_core.datasets.check import ImageInfo, check
 from cereals_core.errors import DataError, LockedError, SettingsError
 from cereals_core.grid import candidate_shape
-from cereals_core.settings import CampaignSettings, changes_between, parse_settings
+from cereals_core.settings import CampaignSettings, changes_between
+from cereals_core.settings_files import parse_settings
 from tasks import tables
 from tasks.device import cpu_threads
 from tasks.layout import POOL, Campaign
@@ -108,7 +109,7 @@ def open_pool(campaign: Campaign, pool: Product) -> Pool:
 def refuse_impossible(settings: CampaignSettings, pool: Pool) -> None:
     """Raise SettingsError when the pool cannot serve what the settings ask for."""
     wanted = settings.acquisition
-    if wanted.seed_images > len(pool.images):
+    if wanted.seed_images != "all" and wanted.seed_images > len(pool.images):
         raise SettingsError(
             f"acquisition.seed_images = {wanted.seed_images}: the pool has {len(pool.images)} images; "
             "lower it to so many at most, or enlarge the pool"

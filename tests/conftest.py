@@ -13,7 +13,8 @@ prepare_environment()
 
 from prefect.testing.utilities import prefect_test_harness  # noqa: E402  (the environment comes first)
 
-from cereals_core.settings import CampaignSettings, parse_settings  # noqa: E402
+from cereals_core.settings import CampaignSettings  # noqa: E402
+from cereals_core.settings_files import parse_settings  # noqa: E402
 from tasks import reporting  # noqa: E402
 
 reporting.REGIONS_SHOWN = 1  # drawing is most of a small campaign's time

@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import zarr
 
-from cereals_core.settings import CampaignSettings, read_settings
+from cereals_core.settings import CampaignSettings
+from cereals_core.settings_files import read_settings
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from prefect import flow
 
-from cereals_core.settings import parse_settings
+from cereals_core.settings_files import parse_settings
 from flows.round import run_round
 from tasks.history import product_of
 from tasks.layout import Campaign

@@ -131,7 +131,7 @@ def is_work(path: Path) -> bool:
 
 
 def test_random_regions_need_no_maps(small: CampaignSettings) -> None:
-    settings = small_settings(small.path, information="random", cost="none", fusion="information")
+    settings = small_settings(small.path, information="random", cost="none", fusion="none")
     run_campaign(settings)
     rounds = {path.name for path in Campaign(settings.path, settings).round(0).iterdir()}
     assert rounds == set(ROUND_STAGES) - {"train-cost", "info-map", "cost-map"}

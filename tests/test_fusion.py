@@ -32,7 +32,7 @@ def test_a_constant_map_scales_to_zero() -> None:
     assert scale(np.full(3, 7.0), Extent(7, 7)).tolist() == [0, 0, 0]
 
 
-@pytest.mark.parametrize(("name", "expected"), [("g1", 0.5), ("g2", 0.375), ("g3", 0.55), ("information", 0.75)])
+@pytest.mark.parametrize(("name", "expected"), [("g1", 0.5), ("g2", 0.375), ("g3", 0.55), ("none", 0.75)])
 def test_fusions_of_three_quarters_information_at_half_the_cost(name: str, expected: float) -> None:
     score = fuse(name, np.array([0.75]), np.array([0.5]), 0.2, np.array([True]))
     assert score.dtype == np.float32

@@ -12,7 +12,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from cereals_core.settings import read_settings
+from cereals_core.settings_files import read_settings
 
 ROOT = Path(__file__).parent.parent
 SOURCES = ("cereals_core", "flows", "tasks", "deployments")

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cereals_core.errors import CerealsError, SettingsError
-from cereals_core.settings import changes_between, parse_settings, read_settings
+from cereals_core.settings import changes_between
+from cereals_core.settings_files import parse_settings, read_settings
 
 SMALLEST: dict[str, Any] = {
     "name": "street",
@@ -103,7 +104,9 @@ def test_a_missing_key_and_an_unknown_format_are_named() -> None:
     [
         ({"window_px": 100}, "window_px = 100: must be a multiple of 8"),
         ({"cost": "none"}, 'fusion = "g1" needs a cost'),
-        ({"information": "random", "fusion": "information"}, 'information = "random" ignores cost'),
+        ({"information": "random"}, 'information = "random" is not fused'),
+        ({"cost": "none", "fusion": "none", "clicks_per_round": 10}, "clicks_per_round = 10.0 needs a cost"),
+        ({"strategy": "cereals", "fusion": "g2"}, 'strategy = "cereals" means fusion = "g1", not "g2"'),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(values: dict[str, object], problem: str) -> None:
@@ -144,7 +147,7 @@ def test_where_things_are_how_they_are_computed_and_when_to_stop_may_change() ->
     )
 
 
-@given(st.integers(0, 2**53 - 1), st.integers(1, 64), st.sampled_from(["g1", "g2", "g3", "information"]))
+@given(st.integers(0, 2**53 - 1), st.integers(1, 64), st.sampled_from(["g1", "g2", "g3", "none"]))
 def test_settings_survive_json_and_show_no_change_against_themselves(seed: int, cells: int, fusion: str) -> None:
     raw = changed(SMALLEST, seed=seed, acquisition__window_px=8 * cells, acquisition__fusion=fusion)
     settings = parse_settings(raw, "x")

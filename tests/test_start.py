@@ -13,7 +13,8 @@ from conftest import small_settings
 
 from cereals_core.datasets.base import Truth
 from cereals_core.errors import CerealsError, DataError, LockedError, SettingsError
-from cereals_core.settings import CampaignSettings, parse_settings
+from cereals_core.settings import CampaignSettings
+from cereals_core.settings_files import parse_settings
 from tasks import start, tables
 from tasks.layout import POOL, Campaign
 from tasks.maps import Pool

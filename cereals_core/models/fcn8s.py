@@ -11,6 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from cereals_core.models.base import Network
+
 VGG16_BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 FC_CHANNELS = 4096
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -28,13 +30,14 @@ class Features(NamedTuple):
     pool3: Tensor
 
 
-class FCN8s(nn.Module):
+class FCN8s(Network):
     """Fully convolutional network with skips from pool3 and pool4.
 
     `outputs`: channels of the result, one a class; 1 makes the cost model, a regression of clicks per cell.
     `width`: multiplier of every channel count in (0, 1].
     """
 
+    mask_stride_px = 32
     mean: Tensor
     std: Tensor
 
@@ -78,10 +81,10 @@ class FCN8s(nn.Module):
             pools.append(x)
         return Features(torch.relu(self.fc6(x)), self.score_pool4(pools[3]), self.score_pool3(pools[2]))
 
-    def mask_shapes(self, features: Features) -> list[tuple[int, ...]]:
-        """Shapes of the dropout masks that `head` takes, after fc6 and after fc7, for one image (1, C, h, w)."""
-        _, channels, rows, columns = features.fc6.shape
-        return [(1, channels, rows, columns)] * 2
+    def mask_shapes(self, height: int, width: int) -> list[tuple[int, ...]]:
+        """Shapes of the dropout masks that `head` takes, after fc6 and after fc7."""
+        rows, columns = (-(-side // self.mask_stride_px) for side in (height, width))
+        return [(1, self.fc6.out_channels, rows, columns)] * 2
 
     def head(self, features: Features, masks: list[Tensor] | None = None) -> Tensor:
         """Finish the pass: (B, outputs, ceil(H/8), ceil(W/8)); `masks` as from `draw_masks`, None for no dropout."""
@@ -90,10 +93,6 @@ class FCN8s(nn.Module):
         x = self.score(x if masks is None else x * masks[1])
         x = _crop(self.upscore(x), features.pool4) + features.pool4
         return _crop(self.upscore_pool4(x), features.pool3) + features.pool3
-
-    def forward(self, images: Tensor, masks: list[Tensor] | None = None) -> Tensor:
-        """Trunk and head: (B, 3, H, W) in [0, 255] to (B, outputs, ceil(H/8), ceil(W/8))."""
-        return self.head(self.trunk(images), masks)
 
     def copy_all_but_scores(self, other: "FCN8s") -> None:
         """Take every weight of `other` but the layers that produce outputs (scores and their upsampling)."""

@@ -1,0 +1,41 @@
+"""What training and prediction ask of a network, whatever its architecture."""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Network(nn.Module, ABC):
+    """A network at stride 8, split where its first dropout is: a trunk computed once, and a head cheap to repeat.
+
+    Images are uint8 or float (B, 3, H, W) in [0, 255], RGB; the result is (B, outputs, ceil(H/8), ceil(W/8)).
+    """
+
+    mask_stride_px: int
+    """Pixels of the image for each position of a dropout mask, per side."""
+    context_px: int | None = None
+    """Outputs at least so far from the edge of a crop that lies on the grid of `crop_grid_px` are those of the whole
+    image; None: every output depends on the whole image."""
+    crop_grid_px: int = 32
+
+    @abstractmethod
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw all weights anew."""
+
+    @abstractmethod
+    def trunk(self, images: Tensor) -> Any:
+        """Compute everything before the first dropout."""
+
+    @abstractmethod
+    def head(self, features: Any, masks: list[Tensor] | None = None) -> Tensor:
+        """Finish the pass from what `trunk` returned; `masks` as from `draw_masks`, None for no dropout."""
+
+    @abstractmethod
+    def mask_shapes(self, height: int, width: int) -> list[tuple[int, ...]]:
+        """Shapes (1, C, rows, columns) of the masks that `head` takes for one image of `height` x `width` pixels."""
+
+    def forward(self, images: Tensor, masks: list[Tensor] | None = None) -> Tensor:
+        """Trunk and head."""
+        return self.head(self.trunk(images), masks)

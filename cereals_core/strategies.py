@@ -1,0 +1,67 @@
+"""Every strategy by name: what is scored, by which information and cost, and how both are fused."""
+
+from typing import Literal, NamedTuple
+
+Unit = Literal["region", "image"]
+Information = Literal["entropy", "vote_entropy", "least_confidence", "margin", "bald", "random"]
+Cost = Literal["learned", "true", "none"]
+Fusion = Literal["g1", "g2", "g3", "none"]
+
+DROPOUT_MEASURES = ("vote_entropy", "bald")
+"""Measures of information that need a network with dropout."""
+
+
+class Strategy(NamedTuple):
+    """Values of the four keys of `[acquisition]` that make a strategy, what it does in a line, and where it is from."""
+
+    unit: Unit
+    information: Information
+    cost: Cost
+    fusion: Fusion
+    definition: str
+    source: str
+
+
+_PAPER = "Mackowiak et al. 2018"
+
+STRATEGIES: dict[str, Strategy] = {
+    "cereals": Strategy(
+        "region", "vote_entropy", "learned", "g1", "vote entropy I and learned cost C as I / (1 + C)", _PAPER
+    ),
+    "cereals-g2": Strategy("region", "vote_entropy", "learned", "g2", "the same as (1 - C) I", _PAPER),
+    "cereals-g3": Strategy(
+        "region", "vote_entropy", "learned", "g3", "the same as alpha I + (1 - alpha)(1 - C)", _PAPER
+    ),
+    "cereals-entropy": Strategy("region", "entropy", "learned", "g1", "entropy in place of vote entropy", _PAPER),
+    "cereals-true-cost": Strategy(
+        "region", "vote_entropy", "true", "g1", "true clicks as cost: an upper bound, not a strategy", _PAPER
+    ),
+    "vote-entropy-regions": Strategy("region", "vote_entropy", "none", "none", "regions by vote entropy alone", _PAPER),
+    "entropy-regions": Strategy("region", "entropy", "none", "none", "regions by entropy alone", _PAPER),
+    "least-confidence-regions": Strategy(
+        "region", "least_confidence", "none", "none", "regions by 1 - max P", "Lewis and Gale 1994"
+    ),
+    "margin-regions": Strategy(
+        "region",
+        "margin",
+        "none",
+        "none",
+        "regions by 1 - (P of the best class - P of the second)",
+        "Scheffer et al. 2001",
+    ),
+    "bald-regions": Strategy(
+        "region",
+        "bald",
+        "none",
+        "none",
+        "regions by mutual information of class and dropout sample",
+        "Houlsby et al. 2011",
+    ),
+    "random-regions": Strategy("region", "random", "none", "none", "regions drawn uniformly", _PAPER),
+    "vote-entropy-images": Strategy(
+        "image", "vote_entropy", "none", "none", "whole images by mean vote entropy", _PAPER
+    ),
+    "entropy-images": Strategy("image", "entropy", "none", "none", "whole images by mean entropy", _PAPER),
+    "random-images": Strategy("image", "random", "none", "none", "whole images drawn uniformly", _PAPER),
+}
+"""Each can be had by its parts as well, and so can every other combination; `acquisition.strategy` names one."""
