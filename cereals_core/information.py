@@ -1,8 +1,14 @@
-"""Information of a pixel, from the logits of one pass or from the votes of many; and how maps are rounded.
+"""Information of a pixel, from the logits of one pass or of many dropout samples; and how maps are rounded.
 
-Logits and votes are torch tensors (B, C, h, w): images, classes, rows and columns of the map. Formulas run where the
-logits are. Natural logarithm, so information is in nats.
+Logits are torch tensors (B, C, h, w): images, classes, rows and columns of the map. They have any floating dtype and
+any scale, and are finite or -inf (a class that is ruled out), at least one finite per pixel. Formulas run where the
+logits are, and return float32 (B, h, w). Natural logarithm, so entropies are in nats.
+
+Dropout samples come one by one from an iterable, 1 to 255 of them, and no more than two are held at a time.
 """
+
+from collections.abc import Callable, Iterable
+from functools import reduce
 
 import numpy as np
 import torch
@@ -15,37 +21,87 @@ QUANTUM = 2.0**-20
 def entropy(logits: Tensor) -> Tensor:
     """Entropy of the class probabilities: H = - sum_c P_c log P_c, with P = softmax(logits) and 0 log 0 = 0.
 
-    `logits` is (B, C, h, w) of any floating dtype and any scale, finite or -inf (a class that is ruled out), at least
-    one finite per pixel. Returns float32 (B, h, w) in [0, log C] up to rounding. The logarithm is taken by log_softmax
-    in float32, so that neither half precision nor probabilities of 0 hurt. Source: the paper, after Shannon (1948).
+    In [0, log C] up to rounding. The logarithm is taken by log_softmax in float32, so that neither half precision nor
+    probabilities of 0 hurt. Source: the paper, after Shannon (1948).
     """
     log_p = torch.log_softmax(logits.float(), dim=1).clamp(min=torch.finfo(torch.float32).min)
     return (log_p.exp() * -log_p).sum(dim=1)
 
 
-def vote_counts(logits: Tensor, counts: Tensor) -> None:
-    """Add one dropout sample's votes to `counts`, in place: each pixel votes for its most probable class.
+def least_confidence(logits: Tensor) -> Tensor:
+    """What the best class lacks to certainty: 1 - max_c P_c, with P = softmax(logits) in float32.
 
-    `logits` is (B, C, h, w); `counts` uint8 (B, C, h, w), zero before the first of at most 255 samples. Equal logits
-    vote for the smaller class.
+    In [0, 1 - 1/C] up to rounding: 0 where one class is certain, 1 - 1/C where all are equal. Source: Lewis and Gale
+    (1994).
     """
-    votes = logits.max(dim=1, keepdim=True).indices  # the first of equal ones, as argmax, but up to 4 times faster
-    counts.scatter_add_(1, votes, torch.ones_like(votes, dtype=torch.uint8))
+    return 1 - torch.softmax(logits.float(), dim=1).amax(dim=1)
 
 
-def vote_entropy(counts: Tensor, samples: int) -> Tensor:
-    """Entropy of the votes: V = - sum_c (n_c / N) log(n_c / N), with 0 log 0 = 0.
+def margin(logits: Tensor) -> Tensor:
+    """How close the two best classes are: 1 - (P_1st - P_2nd), with P = softmax(logits) in float32.
 
-    `counts` is uint8 (B, C, h, w), the votes n_c, which sum to N = `samples` at every pixel. Returns float32 (B, h, w)
-    in [0, log min(C, N)] up to rounding. The terms come from a table of N + 1 values and are summed in float64, class
-    by class, so every device returns the same bits. Source: the paper, after Dagan and Engelson (1995).
+    In [0, 1]: 0 where one class is certain, 1 where the two best are equal. With a single class P_2nd is 0. It is
+    turned round (our choice; the source's margin is P_1st - P_2nd), so that more is more informative. Source: Scheffer,
+    Decomain and Wrobel (2001).
     """
-    share = np.arange(1, samples + 1) / samples
+    p = torch.softmax(logits.float(), dim=1)
+    first = p.max(dim=1, keepdim=True)
+    second = p.scatter(1, first.indices, 0).amax(dim=1)
+    return 1 - (first.values[:, 0] - second)
+
+
+def vote(logits: Tensor) -> Tensor:
+    """One dropout sample's votes, uint8 (B, C, h, w): 1 at each pixel's most probable class, else 0.
+
+    Equal logits vote for the smaller class.
+    """
+    best = logits.max(dim=1, keepdim=True).indices  # the first of equal ones, as argmax, but up to 4 times faster
+    return torch.zeros_like(logits, dtype=torch.uint8).scatter_(1, best, 1)
+
+
+def vote_entropy(samples: Iterable[Tensor]) -> Tensor:
+    """Entropy of the votes of N dropout samples: V = - sum_c (n_c / N) log(n_c / N), with 0 log 0 = 0.
+
+    n_c is the number of samples that vote for class c. In [0, log min(C, N)] up to rounding: 0 where all agree. The
+    terms come from a table of N + 1 values and are summed in float64, class by class, so every device that counts the
+    same votes returns the same bits. Source: the paper, after Dagan and Engelson (1995).
+    """
+    counts = reduce(torch.add, map(vote, samples))
+    number = int(counts[0, :, 0, 0].sum())
+    share = np.arange(1, number + 1) / number
     terms = torch.from_numpy(np.concatenate([[0.0], -share * np.log(share)])).to(counts.device)
     total = torch.zeros_like(counts[:, 0], dtype=torch.float64)
     for votes in counts.unbind(dim=1):
         total += terms[votes.long()]
     return total.float()
+
+
+def bald(samples: Iterable[Tensor]) -> Tensor:
+    """Mutual information of class and dropout sample: H(mean_s P_s) - mean_s H(P_s), P_s = softmax(sample s's logits).
+
+    In [0, log min(C, N)] for N samples: 0 where all are equal, be they ever so uncertain; log N where each is certain
+    of another class. Both terms are summed in float64, for their difference is small; what rounding leaves below 0 is
+    0. Source: Houlsby et al. (2011); over dropout samples, Gal, Islam and Ghahramani (2017).
+    """
+    p_sum = entropy_sum = torch.zeros((), dtype=torch.float64)
+    number = 0
+    for logits in samples:
+        p = torch.softmax(logits.double(), dim=1)
+        p_sum, entropy_sum, number = p_sum + p, entropy_sum + _entropy(p), number + 1
+    return (_entropy(p_sum / number) - entropy_sum / number).clamp(min=0).float()
+
+
+def _entropy(p: Tensor) -> Tensor:
+    return torch.special.entr(p).sum(dim=1)
+
+
+Measure = Callable[[Tensor], Tensor]
+SampledMeasure = Callable[[Iterable[Tensor]], Tensor]
+
+MEASURES: dict[str, Measure] = {"entropy": entropy, "least_confidence": least_confidence, "margin": margin}
+"""Measures of one pass without dropout, by their names in settings."""
+SAMPLED_MEASURES: dict[str, SampledMeasure] = {"vote_entropy": vote_entropy, "bald": bald}
+"""Measures of many passes with dropout, by their names in settings."""
 
 
 def quantise(values: np.ndarray) -> np.ndarray:

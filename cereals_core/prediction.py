@@ -1,11 +1,13 @@
 """From a network and one image to its map: information, predicted clicks, or a segmentation."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from cereals_core.information import entropy, quantise, vote_counts, vote_entropy
+from cereals_core.information import Measure, SampledMeasure, quantise
 from cereals_core.models.base import Network
 from cereals_core.models.dropout import draw_masks
 
@@ -25,22 +27,32 @@ class Predictor:
         return torch.from_numpy(image)[None].to(self.device, non_blocking=True).permute(0, 3, 1, 2)
 
     @torch.inference_mode()
-    def entropy(self, image: np.ndarray) -> np.ndarray:
-        """Entropy of the predicted class in each cell, nats: float32 (ceil(H/8), ceil(W/8))."""
+    def information(self, image: np.ndarray, measure: Measure) -> np.ndarray:
+        """Information in each cell, from one pass without dropout: float32 (ceil(H/8), ceil(W/8))."""
         with self.autocast:
             logits = self.model(self._upload(image))
-        return quantise(entropy(logits)[0].cpu().numpy())
+        return quantise(measure(logits)[0].cpu().numpy())
 
     @torch.inference_mode()
-    def vote_entropy(self, image: np.ndarray, samples: int, dropout: float, rng: np.random.Generator) -> np.ndarray:
-        """Entropy of the votes of `samples` dropout samples in each cell, nats; the trunk is computed once."""
+    def sampled_information(
+        self, image: np.ndarray, measure: SampledMeasure, samples: int, dropout: float, rng: np.random.Generator
+    ) -> np.ndarray:
+        """Information in each cell, from `samples` dropout samples, 1 to 255: float32 (ceil(H/8), ceil(W/8)).
+
+        The masks, 0 with probability `dropout`, are drawn from `rng` sample by sample.
+        """
+        return quantise(measure(self._sample(image, samples, dropout, rng))[0].cpu().numpy())
+
+    def _sample(self, image: np.ndarray, samples: int, dropout: float, rng: np.random.Generator) -> Iterator[Tensor]:
+        """Logits of one dropout sample after the other; the trunk, which no mask touches, is computed once."""
+        shapes = self.model.mask_shapes(*image.shape[:2])
         with self.autocast:
             features = self.model.trunk(self._upload(image))
-            counts = torch.zeros_like(features.pool3, dtype=torch.uint8)
-            for _ in range(samples):
-                masks = draw_masks(rng, self.model.mask_shapes(*image.shape[:2]), dropout, self.device)
-                vote_counts(self.model.head(features, masks), counts)
-        return quantise(vote_entropy(counts, samples)[0].cpu().numpy())
+        for _ in range(samples):
+            masks = draw_masks(rng, shapes, dropout, self.device)
+            with self.autocast:
+                logits = self.model.head(features, masks)
+            yield logits
 
     @torch.inference_mode()
     def clicks(self, image: np.ndarray) -> np.ndarray:

@@ -1,4 +1,5 @@
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import naive
 import numpy as np
@@ -9,7 +10,8 @@ from hypothesis import strategies as st
 from strategies import FEW
 
 from cereals_core.grid import map_shape
-from cereals_core.information import entropy, quantise, vote_entropy
+from cereals_core.information import MEASURES, SAMPLED_MEASURES, SampledMeasure, entropy, quantise
+from cereals_core.models.base import Network
 from cereals_core.models.dropout import draw_masks
 from cereals_core.models.fcn8s import FCN8s
 from cereals_core.prediction import Predictor
@@ -19,11 +21,17 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 CLASSES, SAMPLES = 3, 6
 Method = Callable[[Predictor, np.ndarray], np.ndarray]
+
+
+def sampled(predictor: Predictor, image: np.ndarray, measure: SampledMeasure) -> np.ndarray:
+    return predictor.sampled_information(image, measure, SAMPLES, 0.5, rng(0, "votes"))
+
+
 METHODS: dict[str, Method] = {
-    "entropy": lambda predictor, image: predictor.entropy(image),
-    "vote_entropy": lambda predictor, image: predictor.vote_entropy(image, SAMPLES, 0.5, rng(0, "votes")),
-    "clicks": lambda predictor, image: predictor.clicks(image),
-    "segmentation": lambda predictor, image: predictor.segmentation(image),
+    **{name: partial(Predictor.information, measure=measure) for name, measure in MEASURES.items()},
+    **{name: partial(sampled, measure=measure) for name, measure in SAMPLED_MEASURES.items()},
+    "clicks": Predictor.clicks,
+    "segmentation": Predictor.segmentation,
 }
 
 
@@ -57,8 +65,9 @@ def constant_network(*logits: float) -> Predictor:
 def test_a_network_of_constant_logits() -> None:
     predictor, image = constant_network(0, np.log(2), 0), image_of(20, 30)
     halves = 0.5 * np.log(2) + 2 * 0.25 * np.log(4)
-    np.testing.assert_allclose(predictor.entropy(image), np.full((3, 4), halves), atol=1e-6)
-    assert (predictor.vote_entropy(image, SAMPLES, 0.5, rng(0)) == 0).all()
+    np.testing.assert_allclose(predictor.information(image, entropy), np.full((3, 4), halves), atol=1e-6)
+    for measure in SAMPLED_MEASURES.values():
+        assert (predictor.sampled_information(image, measure, SAMPLES, 0.5, rng(0)) == 0).all()
     assert predictor.segmentation(image).tolist() == np.ones((20, 30)).tolist()
 
 
@@ -72,57 +81,105 @@ def test_maps_have_a_value_a_cell_and_segmentations_one_a_pixel(height: int, wid
     image = image_of(height, width)
     cells = map_shape(height, width)
     segmentation, cost = predictor_of(), predictor_of(1)
-    maps = {
-        "entropy": segmentation.entropy(image),
-        "vote_entropy": segmentation.vote_entropy(image, 3, 0.5, rng(0)),
-        "clicks": cost.clicks(image),
-    }
-    for values in maps.values():
+    maps = {name: METHODS[name](segmentation, image) for name in (*MEASURES, *SAMPLED_MEASURES)}
+    for values in (*maps.values(), cost.clicks(image)):
         assert values.shape == cells
         assert values.dtype == np.float32
         np.testing.assert_array_equal(values, quantise(values))
-    assert maps["entropy"].min() >= 0
-    assert maps["entropy"].max() <= np.log(CLASSES) + 1e-6
-    assert maps["vote_entropy"].min() >= 0
-    assert maps["vote_entropy"].max() <= np.log(3) + 1e-6
+    for name, values in maps.items():
+        assert values.min() >= 0
+        assert values.max() <= {"least_confidence": 1 - 1 / CLASSES, "margin": 1}.get(name, np.log(CLASSES)) + 1e-6
     classes = segmentation.segmentation(image)
     assert classes.shape == (height, width)
     assert classes.dtype == np.uint8
     assert classes.max() < CLASSES
 
 
+def whole_passes(model: Network, image: np.ndarray, dropout: float) -> Iterator[torch.Tensor]:
+    """Logits of passes from the image to the end, with the masks that METHODS draw."""
+    stream = rng(0, "votes")
+    for _ in range(SAMPLES):
+        yield model(pixels(image), draw_masks(stream, model.mask_shapes(*image.shape[:2]), dropout))
+
+
 @pytest.mark.parametrize("dropout", [0.5, 0.3])
 @pytest.mark.parametrize(("height", "width"), [(40, 64), (61, 75)])
-def test_vote_entropy_equals_that_of_whole_passes_with_the_same_masks(height: int, width: int, dropout: float) -> None:
+def test_sampled_measures_equal_those_of_whole_passes_with_the_same_masks(
+    height: int, width: int, dropout: float
+) -> None:
     predictor, image = predictor_of(), image_of(height, width)
-    fast = predictor.vote_entropy(image, SAMPLES, dropout, rng(0, "votes"))
-    stream, model = rng(0, "votes"), predictor.model
     with torch.inference_mode():
-        shapes = model.mask_shapes(*image.shape[:2])
-        passes = [model(pixels(image), draw_masks(stream, shapes, dropout)) for _ in range(SAMPLES)]
-    counts = naive.votes([logits.numpy() for logits in passes])
-    np.testing.assert_array_equal(fast, quantise(vote_entropy(torch.from_numpy(counts), SAMPLES)[0].numpy()))
-    np.testing.assert_allclose(fast, naive.vote_entropy(counts, SAMPLES)[0], atol=2.0**-20)
-    assert len(np.unique(fast)) > 3
-    assert len(np.unique(np.stack([logits.argmax(1).numpy() for logits in passes]))) == CLASSES
+        passes = list(whole_passes(predictor.model, image, dropout))
+    logits = np.stack([each.numpy() for each in passes])
+    assert len(np.unique(logits.argmax(2))) == CLASSES
+    twins = {"vote_entropy": naive.vote_entropy(naive.votes(logits), SAMPLES), "bald": naive.bald(logits)}
+    for name, measure in SAMPLED_MEASURES.items():
+        fast = predictor.sampled_information(image, measure, SAMPLES, dropout, rng(0, "votes"))
+        np.testing.assert_array_equal(fast, quantise(measure(passes)[0].numpy()))
+        np.testing.assert_allclose(fast, twins[name][0], atol=2.0**-20)
+        assert len(np.unique(fast)) > 3
 
 
-def test_votes_agree_without_dropout() -> None:
-    assert (predictor_of().vote_entropy(image_of(50, 50), SAMPLES, 0.0, rng(0)) == 0).all()
+class Pointwise(Network):
+    """Two 1 x 1 convolutions of 8 x 8 blocks with dropout between; its features are a dict."""
+
+    mask_stride_px = 8
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = torch.nn.Conv2d(3, 16, 1), torch.nn.Conv2d(16, CLASSES, 1)
+        self.trunks = self.heads = 0
+        self.initialise(torch.Generator().manual_seed(0))
+
+    def initialise(self, generator: torch.Generator) -> None:
+        for parameter in self.parameters():
+            torch.nn.init.normal_(parameter, generator=generator)
+
+    def trunk(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        self.trunks += 1
+        blocks = torch.nn.functional.avg_pool2d(images / 255, 8, ceil_mode=True)
+        return {"hidden": torch.relu(self.first(blocks))}
+
+    def head(self, features: dict[str, torch.Tensor], masks: list[torch.Tensor] | None = None) -> torch.Tensor:
+        self.heads += 1
+        return self.last(features["hidden"] * (masks[0] if masks else 1))
+
+    def mask_shapes(self, height: int, width: int) -> list[tuple[int, ...]]:
+        return [(1, 16, *map_shape(height, width))]
 
 
-def test_vote_entropy_depends_on_its_stream() -> None:
-    first, second = (predictor_of().vote_entropy(image_of(64, 64), SAMPLES, 0.5, rng(seed)) for seed in (0, 1))
+@pytest.mark.parametrize("name", SAMPLED_MEASURES)
+def test_any_network_will_do_and_its_trunk_is_computed_once(name: str) -> None:
+    model, image = Pointwise(), image_of(61, 75)
+    fast = METHODS[name](Predictor(model), image)
+    assert (model.trunks, model.heads) == (1, SAMPLES)
+    with torch.inference_mode():
+        whole = SAMPLED_MEASURES[name](whole_passes(model, image, 0.5))[0].numpy()
+    np.testing.assert_array_equal(fast, quantise(whole))
+    assert (fast > 0).any()
+
+
+@pytest.mark.parametrize("measure", SAMPLED_MEASURES.values(), ids=SAMPLED_MEASURES)
+def test_samples_agree_without_dropout(measure: SampledMeasure) -> None:
+    assert (predictor_of().sampled_information(image_of(50, 50), measure, SAMPLES, 0.0, rng(0)) == 0).all()
+
+
+@pytest.mark.parametrize("measure", SAMPLED_MEASURES.values(), ids=SAMPLED_MEASURES)
+def test_sampled_measures_depend_on_their_stream(measure: SampledMeasure) -> None:
+    predictor, image = predictor_of(), image_of(64, 64)
+    first, second = (predictor.sampled_information(image, measure, SAMPLES, 0.5, rng(seed)) for seed in (0, 1))
     assert (first != second).any()
 
 
 @pytest.mark.parametrize(("height", "width"), [(40, 64), (61, 75)])
-def test_entropy_is_that_of_the_outputs_probabilities(height: int, width: int) -> None:
+def test_measures_of_one_pass_are_those_of_the_outputs_probabilities(height: int, width: int) -> None:
     predictor, image = predictor_of(), image_of(height, width)
     with torch.inference_mode():
         logits = predictor.model(pixels(image))
-    np.testing.assert_array_equal(predictor.entropy(image), quantise(entropy(logits)[0].numpy()))
-    np.testing.assert_allclose(predictor.entropy(image), naive.entropy(logits.numpy())[0], atol=3e-6)
+    for name, measure in MEASURES.items():
+        found = predictor.information(image, measure)
+        np.testing.assert_array_equal(found, quantise(measure(logits)[0].numpy()))
+        np.testing.assert_allclose(found, getattr(naive, name)(logits.numpy())[0], atol=3e-6)
 
 
 def test_clicks_are_the_output_rounded_to_the_quantum() -> None:
@@ -192,7 +249,7 @@ def test_an_image_is_neither_changed_nor_needs_to_be_contiguous(name: str) -> No
     np.testing.assert_array_equal(METHODS[name](predictor_of(), window), expected)
 
 
-@pytest.mark.parametrize("name", ["entropy", "clicks"])
+@pytest.mark.parametrize("name", [*MEASURES, "bald", "clicks"])
 def test_bfloat16_gives_nearly_the_same_float32_maps(name: str) -> None:
     image = image_of(64, 64)
     full, low = (METHODS[name](predictor_of(precision=kind), image) for kind in (torch.float32, torch.bfloat16))
