@@ -1,4 +1,8 @@
-"""Training to convergence on partly labelled images: one whole image a step, unlabelled cells masked in the loss.
+"""Training to convergence on partly labelled images: one image a step, unlabelled cells masked in the loss.
+
+By cropping, only those parts of an image are computed that its labelled cells depend on. Each crop adds its share to
+the gradient of the one step, so that loss and gradient are those of masking but for rounding: sums are taken in another
+order, and convolutions of another shape may be computed in another way.
 
 Everything random in an epoch comes from that epoch's own stream, so a run that is stopped after any epoch and restored
 goes on to the same weights, bit for bit.
@@ -13,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from cereals_core.cropping import Crop, crops
 from cereals_core.errors import CerealsError
 from cereals_core.grid import VOID
 from cereals_core.models.base import Network
@@ -22,6 +27,7 @@ from cereals_core.settings import Training
 Sample = tuple[np.ndarray, np.ndarray]
 """Image uint8 (H, W, 3) and its target at stride 8: labels uint8, or clicks float32, NaN where nothing is labelled."""
 Loss = Callable[[Tensor, Tensor], Tensor]
+"""Mean over the labelled cells of a network's output and a target, each of one image or crop."""
 
 
 class DivergedError(CerealsError, ArithmeticError):
@@ -30,13 +36,17 @@ class DivergedError(CerealsError, ArithmeticError):
 
 def segmentation_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean cross entropy in nats over the labelled cells: logits (1, C, h, w), labels uint8 (1, h, w), VOID ignored."""
-    return functional.cross_entropy(logits.float(), labels.long(), ignore_index=VOID)
+    return functional.cross_entropy(_at_least_float32(logits), labels.long(), ignore_index=VOID)
 
 
 def cost_loss(prediction: Tensor, clicks: Tensor) -> Tensor:
     """Mean squared error over the labelled cells: prediction (1, 1, h, w), clicks (1, h, w), NaN where unlabelled."""
     labelled = ~torch.isnan(clicks)
-    return functional.mse_loss(prediction[:, 0].float()[labelled], clicks[labelled])
+    return functional.mse_loss(_at_least_float32(prediction[:, 0])[labelled], clicks[labelled])
+
+
+def _at_least_float32(output: Tensor) -> Tensor:
+    return output.to(torch.promote_types(output.dtype, torch.float32))
 
 
 @dataclass(frozen=True)
@@ -101,17 +111,28 @@ class Trainer:
 
     def _step(self, sample: Sample, rng: np.random.Generator) -> Tensor:
         image, target = sample
+        height, width = image.shape[:2]
         device = next(self.model.parameters()).device
-        images = torch.from_numpy(image)[None].to(device, non_blocking=True).permute(0, 3, 1, 2)
-        targets = torch.from_numpy(target)[None].to(device, non_blocking=True)
-        with torch.autocast(device.type, self.precision, enabled=self.precision != torch.float32):
-            features = self.model.trunk(images)
-            masks = draw_masks(rng, self.model.mask_shapes(*image.shape[:2]), self.dropout, device)
-            output = self.model.head(features, masks)
-        loss = self.loss(output, targets)
+        masks = draw_masks(rng, self.model.mask_shapes(height, width), self.dropout, device)
+        context_px = self.model.context_px if self.settings.method == "cropping" else None
+        parts = crops(_labelled(target), height, width, context_px, self.model.crop_grid_px)
         self.optimiser.zero_grad()
-        loss.backward()
+        losses = [self._add_gradient(crop, sample, masks) for crop in parts]
         self.optimiser.step()
+        return torch.stack(losses).sum()
+
+    def _add_gradient(self, crop: Crop, sample: Sample, masks: list[Tensor]) -> Tensor:
+        """Add the gradient of a crop's share of the image's loss; return that share."""
+        image, target = sample
+        device = next(self.model.parameters()).device
+        images = torch.from_numpy(image[crop.box.slices])[None].to(device, non_blocking=True).permute(0, 3, 1, 2)
+        counted = np.where(crop.cells, target[crop.box.cell_slices], _unlabelled(target))
+        targets = torch.from_numpy(counted)[None].to(device, non_blocking=True)
+        rows, columns = crop.slices_at(self.model.mask_stride_px)
+        with torch.autocast(device.type, self.precision, enabled=self.precision != torch.float32):
+            output = self.model(images, [mask[..., rows, columns] for mask in masks])
+        loss = self.loss(output, targets) * crop.share
+        loss.backward()
         return loss.detach()
 
     def state(self) -> dict[str, Any]:
@@ -129,3 +150,13 @@ class Trainer:
         self.optimiser.load_state_dict(state["optimiser"])
         self.best_weights = state["best_weights"]
         self.history = [Epoch(*values) for values in state["history"]]
+
+
+def _labelled(target: np.ndarray) -> np.ndarray:
+    """Cells that the loss counts."""
+    return target != VOID if target.dtype == np.uint8 else ~np.isnan(target)
+
+
+def _unlabelled(target: np.ndarray) -> np.generic:
+    """What a target of this kind holds where the loss counts nothing."""
+    return np.uint8(VOID) if target.dtype == np.uint8 else np.float32(np.nan)

@@ -38,6 +38,15 @@ class FCN8s(Network):
     """
 
     mask_stride_px = 32
+    # Counted in blocks of 32 px, output cell r = 0..3 of block b (its pixels begin at 32 b + 8 r) needs, on its left:
+    #   upsampling twice by 4 x 4 kernels    block b - 1 at stride 32, or b for r = 3
+    #   fc6, 7 x 7 at stride 32              3 blocks more
+    #   pool5, by 3 x 3 convolutions         2 + 4 + 12 + 24 + 48 = 90 px more, which lie within 3 blocks
+    # The skips reach less far. So a crop has to begin with block b - 7, or b - 6 for r = 3; that is 216 px before the
+    # cell for r = 3, and 208 px, a block less than it takes, do not suffice for r = 2. The right side is the mirror
+    # image of this, and so are the rows. At the image's edge zero padding and partial pooling windows are the same in
+    # the crop as in the image.
+    context_px = 216
     mean: Tensor
     std: Tensor
 
