@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from cereals_core.datasets import open_dataset
+from cereals_core.datasets import open_images
 from cereals_core.datasets.base import ImageSource
 from cereals_core.errors import DataError
 from cereals_core.grid import VOID
 from cereals_core.labelled import compose
+from cereals_core.models.base import Network
+from cereals_core.models.build import build_cost_network, build_network
 from cereals_core.models.fcn8s import FCN8s
+from cereals_core.models.pretrained import load_pretrained
 from cereals_core.seeding import rng
 from cereals_core.settings import CampaignSettings
 from cereals_core.training import Loss, Sample, Trainer, cost_loss, segmentation_loss
@@ -59,30 +62,48 @@ class LabelledImages(Sequence[Sample]):
 
 
 @stage("train-seg", version=1, depends_on=_DEPENDS_ON, gpu=True)
-def train_seg(work: Work, pool: Product, ledger: Product) -> None:
-    """Train the segmentation model from scratch on everything labelled so far."""
-    model = new_model(work.campaign.settings, len(pool.facts["class_names"]))
+def train_seg(work: Work, pool: Product, ledger: Product, pretrained: Product | None = None) -> None:
+    """Train the segmentation model on everything labelled so far, from scratch or from pretrained weights."""
+    model = build_network(work.campaign.settings.model, len(pool.facts["class_names"]))
+    _initialise(work, "train-seg", model)
+    if pretrained is not None:
+        load_pretrained(model, _weights(pretrained))
     _train(work, "train-seg", model, segmentation_loss, _targets(work, pool, _labels))
 
 
 @stage("train-cost", version=1, depends_on=_DEPENDS_ON, gpu=True)
 def train_cost(work: Work, pool: Product, ledger: Product, model: Product) -> None:
-    """Train the cost model on the clicks recorded so far, from the segmentation model's weights."""
-    segmentation = load_model(work.campaign.settings, len(pool.facts["class_names"]), model)
-    cost_model = new_model(work.campaign.settings, 1)
-    _train(work, "train-cost", cost_model, cost_loss, _targets(work, pool, _clicks), prior=segmentation)
+    """Train the cost model on the clicks recorded so far, from the segmentation model's weights if that is FCN8s."""
+    settings = work.campaign.settings
+    cost_model = build_cost_network(settings.model)
+    _initialise(work, "train-cost", cost_model)
+    segmentation = load_model(settings, len(pool.facts["class_names"]), model)
+    if isinstance(segmentation, FCN8s):
+        cost_model.copy_all_but_scores(segmentation)
+    _train(work, "train-cost", cost_model, cost_loss, _targets(work, pool, _clicks))
 
 
-def new_model(settings: CampaignSettings, outputs: int) -> FCN8s:
-    """A network of the campaign's architecture, with weights yet to be set."""
-    return FCN8s(outputs, settings.model.width)
-
-
-def load_model(settings: CampaignSettings, outputs: int, product: Product) -> FCN8s:
-    """The network that a training product holds, on the CPU."""
-    model = new_model(settings, outputs)
-    model.load_state_dict(torch.load(product / WEIGHTS, map_location="cpu", weights_only=True))
+def load_model(settings: CampaignSettings, outputs: int, product: Product) -> Network:
+    """The segmentation network that a product of train-seg holds, on the CPU."""
+    model = build_network(settings.model, outputs)
+    model.load_state_dict(_weights(product))
     return model
+
+
+def load_cost_model(settings: CampaignSettings, product: Product) -> FCN8s:
+    """The cost network that a product of train-cost holds, on the CPU."""
+    model = build_cost_network(settings.model)
+    model.load_state_dict(_weights(product))
+    return model
+
+
+def _weights(product: Product) -> dict[str, torch.Tensor]:
+    return torch.load(product / WEIGHTS, map_location="cpu", weights_only=True)
+
+
+def _initialise(work: Work, name: str, model: Network) -> None:
+    seed = int(rng(work.campaign.settings.seed, name, work.number, "weights").integers(2**63))
+    model.initialise(torch.Generator().manual_seed(seed))
 
 
 def _labels(labels: np.ndarray, clicks: np.ndarray, labelled: np.ndarray) -> np.ndarray | None:
@@ -104,14 +125,8 @@ def _targets(work: Work, pool: Product, target: Target) -> dict[str, np.ndarray]
     return targets
 
 
-def _train(
-    work: Work, name: str, model: FCN8s, loss: Loss, targets: dict[str, np.ndarray], prior: FCN8s | None = None
-) -> None:
+def _train(work: Work, name: str, model: Network, loss: Loss, targets: dict[str, np.ndarray]) -> None:
     settings = work.campaign.settings
-    weights_seed = int(rng(settings.seed, name, work.number, "weights").integers(2**63))
-    model.initialise(torch.Generator().manual_seed(weights_seed))
-    if prior is not None:
-        model.copy_all_but_scores(prior)
     device = prepare_device(settings.compute)
     trainer = Trainer(
         model.to(device),
@@ -121,7 +136,7 @@ def _train(
         lambda epoch: rng(settings.seed, name, work.number, epoch),
         precision_of(settings.compute),
     )
-    samples = LabelledImages(open_dataset(settings.data, "pool"), targets)
+    samples = LabelledImages(open_images(settings.data, "pool"), targets)
     _run(trainer, samples, work.folder / CHECKPOINT, f"round {work.number} {name}")
     _save({key: value.cpu() for key, value in trainer.best_weights.items()}, work.folder / WEIGHTS)
     tables.write_table(work.folder / HISTORY, tables.HISTORY, [vars(epoch) for epoch in trainer.history])

@@ -1,0 +1,150 @@
+"""Segmentation models of torchvision behind `Network`: cut where their dropout is, output at stride 8.
+
+torchvision is imported only when such a model is asked for: campaigns with FCN8s do without it.
+"""
+
+from typing import Any, NamedTuple, Self, final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cereals_core.errors import CerealsError
+from cereals_core.grid import STRIDE_PX, map_shape
+from cereals_core.models.base import Network
+from cereals_core.models.fcn8s import MEAN, STD
+
+
+class TorchvisionError(CerealsError, ImportError):
+    """torchvision is missing, or does not fit the torch beside it."""
+
+
+class Architecture(NamedTuple):
+    """How torchvision's classifier (all that follows the backbone) is cut, and what it gives."""
+
+    behind_dropout: int | None
+    """Index of the classifier's first layer behind the dropout; None where there is no dropout."""
+    stride_px: int
+    scores: tuple[str, ...]
+    """Names of the layers that produce outputs, one channel a class."""
+
+
+_FCN = Architecture(4, 8, ("classifier.4",))
+_DEEPLAB = Architecture(1, 8, ("classifier.4",))
+ARCHITECTURES = {
+    "fcn_resnet50": _FCN,
+    "fcn_resnet101": _FCN,
+    "deeplabv3_resnet50": _DEEPLAB,
+    "deeplabv3_resnet101": _DEEPLAB,
+    "deeplabv3_mobilenet_v3_large": _DEEPLAB._replace(stride_px=16),
+    "lraspp_mobilenet_v3_large": Architecture(None, 8, ("classifier.low_classifier", "classifier.high_classifier")),
+}
+
+
+class Features(NamedTuple):
+    """What the trunk hands to the head.
+
+    `values`: (B, C, rows, columns) at the model's own stride, up to its dropout; `cells`: rows and columns of the
+    result.
+    """
+
+    values: Tensor
+    cells: tuple[int, int]
+
+
+@final
+class TorchvisionNetwork(Network):
+    """One of `ARCHITECTURES`, without its auxiliary classifier; its weights have torchvision's own names.
+
+    `outputs`: channels of the result, one a class. A model at stride 16 is upsampled bilinearly to stride 8, a cell of
+    16 px becoming 2 x 2 cells of 8 px (our choice; torchvision upsamples to the image's size). LRASPP has no dropout:
+    all of it is trunk.
+
+    Batch normalisation in training (our choice): from scratch it takes the statistics of the one image of a step, so
+    one side of it must exceed 16 px; the layer behind DeepLab's global pooling sees one value a channel and
+    keeps its running statistics, those of `initialise`. From pretrained weights all statistics are frozen.
+
+    CUDA's bilinear upsampling sums gradients in any order: there, trainings of DeepLab and LRASPP repeat to rounding
+    only.
+
+    Raises TorchvisionError where torchvision cannot be imported.
+    """
+
+    classifier: Any
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, name: str, outputs: int) -> None:
+        super().__init__()
+        self.name, self.architecture = name, ARCHITECTURES[name]
+        self.mask_stride_px = self.architecture.stride_px
+        self.statistics_frozen = False
+        model = _build(name, outputs)
+        cut = self.architecture.behind_dropout is not None
+        self.backbone, self.classifier = model.backbone, nn.Sequential(*model.classifier) if cut else model.classifier
+        for module in self.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0  # masks are an argument
+        self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1) * 255, persistent=False)
+        self.train()
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw all weights: He-normal convolutions, batch normalisation that changes nothing (our choice)."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.BatchNorm2d):
+                module.reset_parameters()
+
+    def freeze_statistics(self) -> None:
+        """Normalise with the running statistics in training too, from now on."""
+        self.statistics_frozen = True
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training mode, but for the batch normalisation that keeps its running statistics."""
+        super().train(mode)
+        for module in self.modules():
+            frozen = self.statistics_frozen and isinstance(module, nn.BatchNorm2d)
+            if frozen or (isinstance(module, nn.Sequential) and isinstance(module[0], nn.AdaptiveAvgPool2d)):
+                module.eval()
+        return self
+
+    def trunk(self, images: Tensor) -> Features:
+        """Compute everything before the dropout from uint8 or float images (B, 3, H, W) in [0, 255]."""
+        maps = self.backbone((images - self.mean) / self.std)
+        behind = self.architecture.behind_dropout
+        values = self.classifier(maps) if behind is None else self.classifier[:behind](maps["out"])
+        return Features(values, map_shape(images.shape[-2], images.shape[-1]))
+
+    def mask_shapes(self, height: int, width: int) -> list[tuple[int, ...]]:
+        """Shape of the one dropout mask that `head` takes; none for a model without dropout."""
+        behind = self.architecture.behind_dropout
+        if behind is None:
+            return []
+        rows, columns = (-(-side // self.mask_stride_px) for side in (height, width))
+        return [(1, self.classifier[behind].in_channels, rows, columns)]
+
+    def head(self, features: Features, masks: list[Tensor] | None = None) -> Tensor:
+        """Finish the pass: (B, outputs, ceil(H/8), ceil(W/8)); `masks` as from `draw_masks`, None for no dropout."""
+        x = features.values * masks[0] if masks else features.values
+        if self.architecture.behind_dropout is not None:
+            x = self.classifier[self.architecture.behind_dropout :](x)
+        if self.architecture.stride_px > STRIDE_PX:
+            x = functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+        rows, columns = features.cells
+        return x[..., :rows, :columns]
+
+
+def _build(name: str, outputs: int) -> Any:
+    try:
+        from torchvision.models import segmentation
+    except (ImportError, RuntimeError) as error:
+        raise TorchvisionError(
+            f'model.name = "{name}" needs torchvision, which cannot be imported here ({error}); install torch and '
+            'torchvision as builds of one index that belong together, or take "fcn8s"'
+        ) from error
+    return getattr(segmentation, name)(weights=None, weights_backbone=None, num_classes=outputs, aux_loss=False)
