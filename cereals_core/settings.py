@@ -3,17 +3,19 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from cereals_core.grid import STRIDE_PX
 from cereals_core.strategies import DROPOUT_MEASURES, STRATEGIES, Cost, Fusion, Information, Unit
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """A part of a settings file: unknown keys are mistakes, and nothing changes after it was read."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class _FilesOnDisk(_Section):
+class _FilesOnDisk(Section):
     root: Path
     """Folder of the data set, relative to the working directory; it may move between runs."""
     scale: float = Field(1.0, gt=0, le=1)
@@ -40,6 +42,8 @@ class MasksData(_FilesOnDisk):
     """Tolerance of contour simplification (Douglas-Peucker)."""
     speck_px: int = Field(16, ge=0)
     """Connected components smaller than this cost no click."""
+    clicks_per_vertex: float = Field(1.0, gt=0)
+    """Clicks that a traced vertex stands for; `cereals data clicks --traced` measures it where polygons are known."""
 
 
 class CityscapesData(_FilesOnDisk):
@@ -48,7 +52,7 @@ class CityscapesData(_FilesOnDisk):
     format: Literal["cityscapes"]
 
 
-class SyntheticData(_Section):
+class SyntheticData(Section):
     """Street scenes drawn from a seed, with exact polygons; nothing is read from disk."""
 
     format: Literal["synthetic"]
@@ -75,7 +79,7 @@ NetworkName = Literal[
 WITHOUT_DROPOUT = ("lraspp_mobilenet_v3_large",)
 
 
-class Model(_Section):
+class Model(Section):
     """The segmentation model. The cost model is FCN8s; beside an FCN8s it starts from the segmentation's weights."""
 
     name: NetworkName = "fcn8s"
@@ -95,7 +99,7 @@ class Model(_Section):
         return self
 
 
-class Training(_Section):
+class Training(Section):
     """Training of both networks: Adam, one image a step, until the loss stops improving."""
 
     learning_rate: float = Field(1e-4, gt=0)
@@ -109,17 +113,23 @@ class Training(_Section):
     regions with the network's receptive field around them, for the same gradient."""
 
 
-class Acquisition(_Section):
+CountOrAll = Annotated[
+    Annotated[int, Field(gt=0), Tag("count")] | Annotated[Literal["all"], Tag("word")],
+    Discriminator(lambda value: "word" if isinstance(value, str) else "count"),
+]
+
+
+class Acquisition(Section):
     """What is asked for, and how much of it a round."""
 
     strategy: Literal[tuple(STRATEGIES)] | None = None  # type: ignore[valid-type]  # pydantic reads the names at run time
     """A name for `unit`, `information`, `cost` and `fusion` together; absent: they are given one by one."""
-    seed_images: Annotated[int, Field(gt=0)] | Literal["all"] = 50
+    seed_images: CountOrAll = 50
     """n: images drawn uniformly and labelled in full before round 0; "all": the whole pool."""
     images_per_round: float = Field(50, gt=0)
     """m: a round asks for regions that together hold the pixels of so many images of mean size."""
     clicks_per_round: float | None = Field(None, gt=0)
-    """A budget in predicted clicks in place of `images_per_round`."""
+    """A budget in predicted clicks in place of `images_per_round`; a strategy without cost learns one for it alone."""
     unit: Unit = "region"
     """What a query is: a window, or a whole image."""
     window_px: int = Field(128, gt=0)
@@ -139,6 +149,8 @@ class Acquisition(_Section):
         if strategy is None:
             return raw
         parts = {key: getattr(strategy, key) for key in ("unit", "information", "cost", "fusion")}
+        if raw.get("clicks_per_round") is not None and strategy.cost == "none":
+            parts["cost"] = "learned"
         for key, value in parts.items():
             if raw.get(key, value) != value:
                 raise ValueError(
@@ -167,7 +179,7 @@ class Acquisition(_Section):
         return self.information in DROPOUT_MEASURES
 
 
-class Stop(_Section):
+class Stop(Section):
     """When the campaign ends: at the first of these. They may be changed between runs of a campaign."""
 
     rounds: int = Field(10, ge=0)
@@ -180,7 +192,7 @@ class Stop(_Section):
     min_gain: float = Field(0.002, ge=0)
 
 
-class Compute(_Section):
+class Compute(Section):
     """How the work is done. All but `precision` may be changed between runs of a campaign."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -191,10 +203,13 @@ class Compute(_Section):
     """Images in a shard of maps, which is one Zarr chunk and one unit of resuming."""
 
 
-class CampaignSettings(_Section):
+NAME: Any = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")
+
+
+class CampaignSettings(Section):
     """One campaign file (TOML)."""
 
-    name: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")
+    name: str = NAME
     """Lower case letters, digits and dashes: it names flow runs and artifacts."""
     seed: int = Field(0, ge=0, lt=2**53)
     folder: Path | None = None

@@ -1,8 +1,8 @@
-"""Data sets: readers of images and truth, one class a format."""
+"""Data sets: readers of images and truth, one class a format; truth is opened by a name of its own."""
 
 from typing import Any
 
-from cereals_core.datasets.base import Dataset
+from cereals_core.datasets.base import Dataset, ImagesOnly, ImageSource
 from cereals_core.datasets.cityscapes import CityscapesImages
 from cereals_core.datasets.coco import CocoImages
 from cereals_core.datasets.files import Split
@@ -18,7 +18,15 @@ _READERS: dict[type[Data], Any] = {
 }
 
 
-def open_dataset(data: Data, split: Split) -> Dataset:
-    """Open the pool's or the evaluation's split of a data set; DataError lists all problems of its index at once."""
+def open_truth(data: Data, split: Split) -> Dataset:
+    """Open a split with its truth: for the oracle, evaluation, checks and true costs; nothing else may.
+
+    DataError lists all problems of the split's index at once.
+    """
     dataset: Dataset = _READERS[type(data)](data, split)
     return dataset
+
+
+def open_images(data: Data, split: Split) -> ImageSource:
+    """Open the images of a split, without a way to its truth; DataError as for `open_truth`."""
+    return ImagesOnly(open_truth(data, split))

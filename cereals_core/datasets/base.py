@@ -45,3 +45,10 @@ class Dataset(ImageSource, Protocol):
     def truth(self, image_id: str) -> Truth:
         """Read one image's labels and clicks. DataError names the file."""
         ...
+
+
+class ImagesOnly:
+    """The images of a data set, cut off from its truth."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.class_names, self.image_ids, self.image = dataset.class_names, dataset.image_ids, dataset.image

@@ -43,10 +43,11 @@ class MaskImages:
         return read_image(_picture(self._images, image_id), self._data.scale)
 
     def truth(self, image_id: str) -> Truth:
-        """Read one mask and trace its contours at full size."""
+        """Read one mask and trace its contours at full size; each vertex weighs `clicks_per_vertex` times as much."""
         mask = read_mask(self._masks / f"{image_id}.png")
         labels = np.where(mask < len(self.class_names), mask, VOID).astype(np.uint8)
         clicks = trace_clicks(labels, self._data.contour_epsilon_px, self._data.speck_px)
+        clicks[:, 2] *= self._data.clicks_per_vertex
         return scaled_truth(Truth(labels, clicks), self._data.scale)
 
 
