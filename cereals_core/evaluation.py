@@ -67,6 +67,11 @@ class CostAgreement:
         """Predicted over true clicks; NaN if the true costs sum to 0."""
         return self.predicted / self.true if self.true else float("nan")
 
+    @property
+    def bias(self) -> float:
+        """Mean of predicted - true, in clicks a region; NaN without a region."""
+        return (self.predicted - self.true) / self.regions if self.regions else float("nan")
+
 
 def cost_agreement(predicted: np.ndarray, true: np.ndarray) -> CostAgreement:
     """Compare predicted and true cost, both (n,) in clicks, where a prediction is finite; few regions are no error."""
@@ -80,6 +85,19 @@ def cost_agreement(predicted: np.ndarray, true: np.ndarray) -> CostAgreement:
         spearman=_correlation(_ranks(predicted), _ranks(true)),
         mean_absolute_error=float(np.abs(predicted - true).mean()) if true.size else float("nan"),
     )
+
+
+def calibration(predicted: np.ndarray, true: np.ndarray, most_bins: int) -> np.ndarray:
+    """Mean predicted and mean true cost of regions binned by their prediction: float64 (bins, 2), in clicks, ascending.
+
+    `predicted` and `true` are (n,), in clicks; regions without a finite prediction are left out. Bins hold equally many
+    regions as far as that goes: equal predictions stay together, so that a constant makes one bin. Our choice.
+    """
+    known = np.isfinite(predicted)
+    pairs = np.column_stack([predicted[known], true[known]]).astype(np.float64)
+    bins = min(most_bins, len(pairs))
+    number = ((_ranks(pairs[:, 0]) - 0.5) * bins / max(len(pairs), 1)).astype(np.intp)
+    return np.array([pairs[number == each].mean(axis=0) for each in np.unique(number)]).reshape(-1, 2)
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:

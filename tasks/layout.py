@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cereals_core.settings import CampaignSettings
+from cereals_core.study_settings import StudySettings
 
 SETTINGS = "settings.json"
 LOCK = "lock"
@@ -18,8 +19,11 @@ METRICS = "metrics.parquet"
 CLASSES = "classes.parquet"
 PROPOSALS = "proposals.parquet"
 QUERIES = "queries.parquet"
+COST_REGIONS = "regions.parquet"
+COST_AGREEMENT = "agreement.parquet"
 ROUND_PAGE = "round.md"
 REPORT_PAGE = "report.html"
+RESULTS = "results.parquet"
 
 ROUND_STAGES = (
     "train-seg",
@@ -30,16 +34,21 @@ ROUND_STAGES = (
     "region-fusion",
     "nms",
     "oracle-query",
+    "evaluate-cost",
     "report",
 )
 
 
 @dataclass(frozen=True)
 class Campaign:
-    """A reference to a campaign: its folder and its settings. This is what travels between tasks."""
+    """A reference to a campaign: its folder and its settings. This is what travels between tasks.
+
+    `shared` is the folder of products that the campaigns of a study have in common.
+    """
 
     folder: Path
     settings: CampaignSettings
+    shared: Path | None = None
 
     def stage(self, name: str, round_number: int | None) -> Path:
         """Folder of a stage's product; stages before the first round have no round number."""
@@ -74,3 +83,36 @@ class Campaign:
     def report_file(self) -> Path:
         """The campaign's report."""
         return self.folder / REPORT_PAGE
+
+
+@dataclass(frozen=True)
+class Study:
+    """A reference to a study: its folder and its settings."""
+
+    folder: Path
+    settings: StudySettings
+
+    @property
+    def settings_file(self) -> Path:
+        """The settings of the last run; strategies and seeds may be added between runs."""
+        return self.folder / SETTINGS
+
+    @property
+    def lock_file(self) -> Path:
+        """Held by the one process that runs the study."""
+        return self.folder / LOCK
+
+    @property
+    def shared(self) -> Path:
+        """Products that several campaigns have in common, by fingerprint."""
+        return self.folder / "shared"
+
+    @property
+    def report_file(self) -> Path:
+        """The study's report."""
+        return self.folder / REPORT_PAGE
+
+    @property
+    def results_file(self) -> Path:
+        """Every point of every curve."""
+        return self.folder / RESULTS

@@ -3,12 +3,14 @@
 import math
 from pathlib import Path
 
+import pyarrow.compute as pc
 from prefect.artifacts import create_markdown_artifact
 from prefect.context import FlowRunContext
 from prefect.settings import PREFECT_UI_URL
 
-from cereals_core.datasets import open_dataset
-from cereals_core.report.facts import QueryFacts, RegionView, RoundFacts, StageFacts
+from cereals_core.cost_baselines import PREDICTORS, SAMPLES
+from cereals_core.datasets import open_images
+from cereals_core.report.facts import CostSample, QueryFacts, RegionView, RoundFacts, StageFacts
 from cereals_core.report.figures import round_pictures
 from cereals_core.report.html import campaign_html
 from cereals_core.report.markdown import round_markdown
@@ -17,7 +19,7 @@ from cereals_core.stopping import stop_reason
 from tasks import tables
 from tasks.history import evaluated_rounds, learning_curve, product_of
 from tasks.labels import Ledger, box_of
-from tasks.layout import CLASSES, LEDGER, MAPS, ROUND_PAGE, ROUND_STAGES, Campaign
+from tasks.layout import CLASSES, COST_REGIONS, LEDGER, MAPS, ROUND_PAGE, ROUND_STAGES, Campaign
 from tasks.maps import MapStore
 from tasks.products import Product, find_product, write_atomically
 from tasks.progress import console
@@ -43,8 +45,10 @@ def finished_round(campaign: Campaign, number: int, pool: Product, ledger: Produ
     return after if (after.inputs["pool"], after.inputs["ledger"]) == (pool.digest, ledger.digest) else None
 
 
-@stage("report", version=1, depends_on=("data",))
-def report_round(work: Work, pool: Product, ledger: Product, metrics: Product) -> None:
+@stage("report", version=1, depends_on=("data",), shareable=False)
+def report_round(
+    work: Work, pool: Product, ledger: Product, metrics: Product, agreement: Product | None = None
+) -> None:
     """Write the round's page and pictures, publish them, and copy the ledger to the campaign's folder."""
     campaign, number = work.campaign, work.number
     facts = round_facts(campaign, number, why_stop(campaign, number, ledger), _flow_run_url())
@@ -82,6 +86,9 @@ def round_facts(campaign: Campaign, number: int, reason: str | None, url: str | 
         budget_clicks=campaign.settings.stop.clicks,
         stop_reason=reason,
         flow_run_url=url,
+        unit=campaign.settings.acquisition.unit,
+        upper_bound=campaign.settings.acquisition.cost == "true",
+        cost_samples=_cost_samples(campaign, number),
     )
 
 
@@ -110,20 +117,32 @@ def _queries(campaign: Campaign, number: int) -> list[QueryFacts]:
     after = find_product(campaign.stage("oracle-query", number))
     if after is None:
         return []
-    rows = Ledger(after).table.to_pylist()
+    rows, is_predicted = Ledger(after).table.to_pylist(), campaign.settings.acquisition.cost == "learned"
     return [
         QueryFacts(
             image_id=row["image_id"],
             box=box_of(row),
             score=_known(row["score"]),
             information=_known(row["information"]),
-            predicted_clicks=_known(row["predicted_clicks"]),
+            predicted_clicks=_known(row["predicted_clicks"]) if is_predicted else math.nan,
             vertices=row["vertices"],
             crossings=row["crossings"],
             components=row["components"],
         )
         for row in rows
         if row["round"] == number
+    ]
+
+
+def _cost_samples(campaign: Campaign, number: int) -> list[CostSample]:
+    product = find_product(campaign.stage("evaluate-cost", number))
+    if product is None:
+        return []
+    table = tables.read_table(product / COST_REGIONS, tables.COST_REGIONS)
+    return [
+        CostSample(name, part["true"].to_numpy(), {each: part[each].to_numpy() for each in PREDICTORS})
+        for name in SAMPLES
+        for part in (table.filter(pc.field("sample") == name),)
     ]
 
 
@@ -135,7 +154,7 @@ def _views(campaign: Campaign, number: int, facts: RoundFacts) -> list[RegionVie
     """The best regions on their images."""
     pool = open_pool(campaign, product_of(campaign, "pool", None))
     images = {image.image_id: image for image in pool.images}
-    dataset = open_dataset(campaign.settings.data, "pool")
+    dataset = open_images(campaign.settings.data, "pool")
     stores = {name: _maps(campaign, name, number) for name in ("info-map", "cost-map")}
     views = []
     for query in facts.queries[:REGIONS_SHOWN]:
@@ -145,7 +164,8 @@ def _views(campaign: Campaign, number: int, facts: RoundFacts) -> list[RegionVie
 
 
 def _maps(campaign: Campaign, name: str, number: int) -> MapStore | None:
-    product = find_product(campaign.stage(name, number))
+    true_cost = name == "cost-map" and campaign.settings.acquisition.cost == "true"
+    product = find_product(campaign.stage("true-cost-map", None) if true_cost else campaign.stage(name, number))
     return MapStore(product / MAPS) if product else None
 
 
@@ -158,6 +178,7 @@ _NOTES = {
     "region-fusion": "{candidates:,} candidate windows",
     "nms": "{proposals:,} proposals",
     "oracle-query": "{regions} regions in {images} images, {clicks:,.0f} clicks",
+    "evaluate-cost": "rank correlation {spearman_queried:.2f} queried, {spearman_random:.2f} random",
     "report": "",
 }
 

@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cereals_core.cost_baselines import PREDICTORS
 from cereals_core.errors import ProductError
 
 _BOX = [("y", pa.int32()), ("x", pa.int32()), ("height", pa.int32()), ("width", pa.int32())]
@@ -43,8 +44,11 @@ and components (c_c) in clicks."""
 ANSWERS = pa.schema([("image_id", pa.string()), *_BOX, ("labels_png", pa.binary()), ("clicks", pa.list_(pa.float32()))])
 """What the oracle returned: labels of the region as an 8-bit PNG, clicks as (y, x, weight) one after the other."""
 
-PROPOSALS = pa.schema([("image_rank", pa.int32()), ("y", pa.int32()), ("x", pa.int32()), ("score", pa.float32())])
-"""Windows left by suppression: index of the image in the pool table, corner in pixels, fused score."""
+PROPOSALS = pa.schema(
+    [("image_rank", pa.int32()), ("y", pa.int32()), ("x", pa.int32()), ("score", pa.float32()), ("spend", pa.float64())]
+)
+"""Regions left by suppression: index of the image in the pool table, corner in pixels, fused score, and what it takes
+from the round's budget, in pixels or predicted clicks."""
 
 QUERIES = pa.schema(
     [
@@ -70,8 +74,47 @@ METRICS = pa.schema(
 )
 """One row: mIoU on the evaluation split, and what the labels it was trained on have cost."""
 
+RESULTS = pa.schema(
+    [
+        ("arm", pa.string()),
+        ("seed", pa.int64()),
+        ("round", pa.int32()),
+        ("miou", pa.float64()),
+        ("clicks", pa.float64()),
+        ("pixels", pa.int64()),
+    ]
+)
+"""Points of all curves of a study."""
+
 CLASSES = pa.schema([("class_name", pa.string()), ("iou", pa.float64())])
 HISTORY = pa.schema([("epoch", pa.int32()), ("steps", pa.int32()), ("loss", pa.float64())])
+
+COST_REGIONS = pa.schema(
+    [
+        ("sample", pa.string()),
+        ("image_id", pa.string()),
+        *_BOX,
+        ("true", pa.float64()),
+        *((predictor, pa.float64()) for predictor in PREDICTORS),
+    ]
+)
+"""Regions whose cost was predicted, "queried" in this round or "random" ones of the evaluation split: their true clicks
+(c_p), and what each predictor made of them."""
+
+COST_AGREEMENT = pa.schema(
+    [
+        ("sample", pa.string()),
+        ("predictor", pa.string()),
+        ("regions", pa.int64()),
+        ("spearman", pa.float64()),
+        ("pearson", pa.float64()),
+        ("bias", pa.float64()),
+        ("mean_absolute_error", pa.float64()),
+        ("sum_ratio", pa.float64()),
+    ]
+)
+"""How each predictor agrees with the true clicks of each sample, as `evaluation.CostAgreement` tells; NaN where a
+figure is not defined."""
 
 
 def write_table(file: Path, schema: pa.Schema, rows: Sequence[Mapping[str, Any]] | pa.Table) -> None:

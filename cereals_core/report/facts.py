@@ -56,8 +56,8 @@ class QueryFacts:
 class RegionView:
     """A region and what was seen of its image: `image` uint8 (H, W, 3), maps float32 (ceil(H / 8), ceil(W / 8)).
 
-    `information`: nats per cell, None where regions are drawn at random; `cost`: predicted clicks per cell, None
-    without a cost model.
+    `information`: nats per cell, None where regions are drawn at random; `cost`: clicks per cell, predicted ones if
+    the query's are known and else true ones (an upper bound), None where regions were chosen without cost.
     """
 
     query: QueryFacts
@@ -66,13 +66,28 @@ class RegionView:
     cost: np.ndarray | None
 
 
+@dataclass(frozen=True, eq=False)
+class CostSample:
+    """Regions whose cost was predicted and then learned, `name` being one of `cost_baselines.SAMPLES`.
+
+    `true`: clicks (c_p), float64 (n,); `predicted`: for each of `cost_baselines.PREDICTORS` what it made of them,
+    float64 (n,), in clicks.
+    """
+
+    name: str
+    true: np.ndarray
+    predicted: Mapping[str, np.ndarray]
+
+
 @dataclass(frozen=True)
 class RoundFacts:
     """One round: training, evaluation, and the regions that were asked for afterwards.
 
     `points`: one or more, of all rounds so far, this one last; `class_iou`: NaN for a class absent from the evaluation
     split; `queries`: best first, none in the last round; `images_touched`: pool images with a labelled pixel when the
-    round's model was trained; `stop_reason`: why nothing more is asked, a clause without a full stop.
+    round's model was trained; `stop_reason`: why nothing more is asked, a clause without a full stop; `unit`: what a
+    query is, "region" or "image"; `upper_bound`: whether regions are chosen by the true clicks of the pool;
+    `cost_samples`: none where no cost is learned.
     """
 
     campaign: str
@@ -86,6 +101,9 @@ class RoundFacts:
     budget_clicks: float | None = None
     stop_reason: str | None = None
     flow_run_url: str | None = None
+    unit: str = "region"
+    upper_bound: bool = False
+    cost_samples: Sequence[CostSample] = ()
 
     @property
     def point(self) -> Point:

@@ -15,9 +15,10 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import EngFormatter
 from PIL import Image
 
+from cereals_core.evaluation import calibration
 from cereals_core.grid import STRIDE_PX, Box
-from cereals_core.report.facts import Point, RegionView, RoundFacts
-from cereals_core.report.wording import clicks, clicks_of, where
+from cereals_core.report.facts import CostSample, Point, RegionView, RoundFacts
+from cereals_core.report.wording import PREDICTOR_NAMES, campaign_title, clicks, clicks_of, where
 
 MAX_PNG_BYTES = 150_000
 """What a picture may weigh: pages carry several, and Prefect refuses to load pages of many megabytes."""
@@ -25,6 +26,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 """Okabe and Ito's colours, which colour-blind readers can tell apart."""
 MARKERS = "os^Dv<>"
 INFORMATION_COLOURS, COST_COLOURS = colormaps["viridis"].resampled(56), colormaps["cividis"].resampled(56)
+MOST_BINS = 8
 SMALL, NORMAL, LARGE = 8, 9, 11
 DPI = 100
 
@@ -46,7 +48,7 @@ def curve(series: Mapping[str, Sequence[Point]], reference: float | None = None)
     handles, labels = left.get_legend_handles_labels()
     if len(handles) > 1:
         figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=NORMAL, frameon=False)
-    return _png(figure)
+    return png_of(figure)
 
 
 def _curve_panel(axes: Axes, series: Mapping[str, Sequence[Point]], key: str) -> None:
@@ -61,7 +63,7 @@ def _curve_panel(axes: Axes, series: Mapping[str, Sequence[Point]], key: str) ->
             label=name.replace("$", r"\$"),
         )
     axes.margins(0.06)
-    _tidy(axes)
+    tidy(axes)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
 
 
@@ -89,8 +91,8 @@ def cost_scatter(predicted: Sequence[float], true: Sequence[float]) -> bytes:
     axes.set_xlabel("true clicks of a region", fontsize=NORMAL)
     axes.set_ylabel("predicted clicks", fontsize=NORMAL)
     axes.set_title(f"sum: {clicks(pairs[:, 1].sum())} predicted, {clicks(pairs[:, 0].sum())} true", fontsize=NORMAL)
-    _tidy(axes)
-    return _png(figure)
+    tidy(axes)
+    return png_of(figure)
 
 
 def _limits(pairs: np.ndarray, log: bool) -> tuple[float, float]:
@@ -101,25 +103,54 @@ def _limits(pairs: np.ndarray, log: bool) -> tuple[float, float]:
     return min(low, 0.0) - margin, high + margin
 
 
+def calibration_plot(samples: Sequence[CostSample]) -> bytes:
+    """Draw mean predicted against mean true clicks of equally large bins of regions, a panel for each sample.
+
+    A predictor that is right on average lies on the diagonal wherever it predicts. A panel without regions stays empty.
+    """
+    figure = Figure(figsize=(9, 4.6), dpi=DPI, layout="constrained")
+    panels = figure.subplots(1, len(samples), squeeze=False)[0]
+    for axes, sample in zip(panels, samples, strict=True):
+        _calibration_panel(axes, sample)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+    return png_of(figure)
+
+
+def _calibration_panel(axes: Axes, sample: CostSample) -> None:
+    lines = {name: calibration(predicted, sample.true, MOST_BINS) for name, predicted in sample.predicted.items()}
+    limits = _limits(np.concatenate(list(lines.values())), log=False)
+    axes.plot(limits, limits, color="0.35", linewidth=1.2, linestyle="--")
+    for (name, line), colour, marker in zip(lines.items(), COLOURS, MARKERS, strict=False):
+        axes.plot(line[:, 1], line[:, 0], color=colour, marker=marker, label=PREDICTOR_NAMES[name])
+    axes.set(xlim=limits, ylim=limits, aspect="equal")
+    axes.set_title(f"{sample.name} ({len(sample.true):,})", fontsize=NORMAL)
+    axes.set_xlabel("mean true clicks", fontsize=NORMAL)
+    axes.set_ylabel("mean predicted clicks", fontsize=NORMAL)
+    tidy(axes)
+
+
 def region_picture(view: RegionView) -> bytes:
     """Draw one region: its image, the region alone, and the maps it was chosen by, with its box in each.
 
-    Axes are in pixels of the image. A map that is None is left out.
+    Axes are in pixels of the image. Left out are maps that are None, and the region alone where it is the whole image.
     """
     maps = list(_maps(view))
-    rows, columns = (2, 2) if len(maps) == 2 else (1, 2 + len(maps))
     height, width = view.image.shape[:2]
+    is_part = view.query.box != Box(0, 0, height, width)
+    panels = 1 + is_part + len(maps)
+    rows, columns = (2, 2) if panels == 4 else (1, panels)
     aspect = min(max(height / width, 0.4), 1.2)
     figure = Figure(figsize=(4 * columns, 0.9 + 3.5 * aspect * rows), dpi=DPI, layout="constrained")
-    whole, crop, *rest = figure.subplots(rows, columns).flat
+    whole, *rest = figure.subplots(rows, columns, squeeze=False).flat
     whole.imshow(view.image, extent=(0, width, height, 0))
     _panel(whole, "image", (height, width), view.query.box)
-    _crop_panel(crop, view)
+    if is_part:
+        _crop_panel(rest.pop(0), view)
     for axes, (cells, colours, title) in zip(rest, maps, strict=True):
         _map_panel(axes, cells, colours)
         _panel(axes, title, (height, width), view.query.box)
     figure.suptitle(_region_title(view), fontsize=LARGE, parse_math=False)
-    return _png(figure, view)
+    return png_of(figure, view)
 
 
 def _maps(view: RegionView) -> Iterator[tuple[np.ndarray, Colormap, str]]:
@@ -127,7 +158,8 @@ def _maps(view: RegionView) -> Iterator[tuple[np.ndarray, Colormap, str]]:
         title = f"information, nats per cell; {view.query.information:.1f} in the box"
         yield view.information, INFORMATION_COLOURS, title
     if view.cost is not None:
-        yield view.cost, COST_COLOURS, "predicted cost, clicks per cell"
+        kind = "predicted" if math.isfinite(view.query.predicted_clicks) else "true"
+        yield view.cost, COST_COLOURS, f"{kind} cost, clicks per cell"
 
 
 def _region_title(view: RegionView) -> str:
@@ -165,25 +197,29 @@ def _panel(axes: Axes, title: str, shape: tuple[int, int] | None = None, box: Bo
 
 
 def round_pictures(facts: RoundFacts, views: Sequence[RegionView], reference: float | None = None) -> dict[str, bytes]:
-    """Draw a round's pictures by the names that its pages know them by: `curve`, `cost`, `region-1`, `region-2`, ...
+    """Draw a round's pictures by the names that its pages know them by.
 
-    `views`: of the first regions in `facts.queries`, in that order. `cost` is there if any click was predicted.
+    They are `curve`; `cost` if any click was predicted; `calibration` if there are samples of predicted cost; and
+    `region-1`, `region-2`, ... of `views`, which are of the first regions in `facts.queries`, in that order.
     """
-    pictures = {"curve": curve({facts.campaign: facts.points}, reference)}
+    pictures = {"curve": curve({campaign_title(facts.campaign, facts.upper_bound): facts.points}, reference)}
     predicted = [query.predicted_clicks for query in facts.queries]
     if any(math.isfinite(value) for value in predicted):
         pictures["cost"] = cost_scatter(predicted, [query.vertices for query in facts.queries])
+    if facts.cost_samples:
+        pictures["calibration"] = calibration_plot(facts.cost_samples)
     return pictures | {f"region-{index}": region_picture(view) for index, view in enumerate(views, 1)}
 
 
-def _tidy(axes: Axes) -> None:
+def tidy(axes: Axes) -> None:
+    """Give axes the look of all figures here."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="0.9", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(labelsize=SMALL)
 
 
-def _png(figure: Figure, view: RegionView | None = None) -> bytes:
+def png_of(figure: Figure, view: RegionView | None = None) -> bytes:
     """Encode with a palette; the photograph of `view` gets as few of its colours as keep the file in MAX_PNG_BYTES."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()

@@ -8,14 +8,14 @@ from cereals_core.report import wording
 from cereals_core.report.facts import QueryFacts, RoundFacts, query_agreement
 from cereals_core.report.links import data_uri, web_link
 
-_ENVIRONMENT = Environment(
+ENVIRONMENT = Environment(
     loader=PackageLoader("cereals_core", "report"),
     autoescape=True,
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_ENVIRONMENT.globals |= {"wording": wording, "data_uri": data_uri, "web_link": web_link}
+ENVIRONMENT.globals |= {"wording": wording, "data_uri": data_uri, "web_link": web_link}
 
 
 def campaign_html(rounds: Sequence[RoundFacts], pictures: Sequence[Mapping[str, bytes]], settings: str) -> str:
@@ -24,7 +24,7 @@ def campaign_html(rounds: Sequence[RoundFacts], pictures: Sequence[Mapping[str, 
     `rounds`: in order, of one campaign; without any the report says so. `pictures`: of each round, PNG files named as
     by `figures.round_pictures`; the curve is shown for the last round only. `settings`: the campaign file's text.
     """
-    return _ENVIRONMENT.get_template("template.html").render(
+    return ENVIRONMENT.get_template("template.html").render(
         rounds=list(zip(rounds, pictures, strict=True)),
         last=rounds[-1] if rounds else None,
         predicted=_predicted,

@@ -3,10 +3,20 @@
 import math
 from collections.abc import Sequence
 
-from cereals_core.report.facts import Point, QueryFacts, RoundFacts, query_agreement
+from cereals_core.evaluation import cost_agreement
+from cereals_core.report.facts import CostSample, Point, QueryFacts, RoundFacts, query_agreement
 
 ABSENT = "-"
 """What stands where there is no number."""
+UPPER_BOUND = "An upper bound, not a strategy: queries are chosen by the true clicks of the pool, unknown in practice."
+"""What is said of every campaign with `cost = "true"`, wherever its numbers are."""
+AGREEMENT_NOTE = (
+    "Queried is what this round asked for; random is drawn from the evaluation split, the same in every round. "
+    "Baselines know the labels before the round: constant goes by pixels, edges by gradients in the image."
+)
+"""What the table of `agreement_rows` compares; bias and error are in clicks a region."""
+AGREEMENT_HEADER = ("sample", "predicted by", "number", "rank correlation", "bias", "mean absolute error", "sum ratio")
+PREDICTOR_NAMES = {"learned": "cost model", "constant": "constant", "edges": "edges"}
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -59,6 +69,11 @@ def gained(points: Sequence[Point]) -> str:
     return f", {'up' if gain > 0 else 'down'} {abs(gain):.3f} on round {points[-2].round}"
 
 
+def campaign_title(campaign: str, upper_bound: bool) -> str:
+    """A campaign's name, marked if it is an upper bound."""
+    return f"{campaign} (upper bound)" if upper_bound else campaign
+
+
 def headline(facts: RoundFacts) -> str:
     """What happened in the round: trained on what, the mIoU now, what was asked and what it cost."""
     point = facts.point
@@ -67,7 +82,7 @@ def headline(facts: RoundFacts) -> str:
         f"{facts.images_touched:,} of {plural(facts.pool_images, 'image')}), "
         f"the model reaches mIoU {number(point.miou)}{gained(facts.points)}."
     )
-    return " ".join(filter(None, [trained, _asked(facts), _stopped(facts)]))
+    return " ".join(filter(None, [trained, _asked(facts), _stopped(facts), UPPER_BOUND if facts.upper_bound else ""]))
 
 
 def _asked(facts: RoundFacts) -> str:
@@ -75,8 +90,9 @@ def _asked(facts: RoundFacts) -> str:
         return ""
     images = len({query.image_id for query in facts.queries})
     budget = "" if facts.budget_clicks is None else f" of a budget of {clicks(facts.budget_clicks)}"
+    on_images = f" on {plural(images, 'image')}" if facts.unit == "region" else ""
     return (
-        f"It asked for {plural(len(facts.queries), 'region')} on {plural(images, 'image')}, which cost "
+        f"It asked for {plural(len(facts.queries), facts.unit)}{on_images}, which cost "
         f"{clicks(facts.asked_clicks)} clicks: {clicks(facts.point.clicks + facts.asked_clicks)} so far{budget}."
     )
 
@@ -85,16 +101,33 @@ def _stopped(facts: RoundFacts) -> str:
     return "" if facts.stop_reason is None else f"The campaign ends here: {facts.stop_reason}."
 
 
-def cost_sentence(queries: Sequence[QueryFacts]) -> str:
+def cost_sentence(facts: RoundFacts) -> str:
     """How the predicted clicks of a round compare with the true ones."""
-    agreement = query_agreement(queries)
+    agreement = query_agreement(facts.queries)
     if agreement is None:
         return "No clicks were predicted in this round."
     text = (
-        f"Predicted {clicks(agreement.predicted)} clicks for {plural(agreement.regions, 'region')}, "
-        f"true {clicks(agreement.true)}; mean absolute error {clicks(agreement.mean_absolute_error)} clicks a region"
+        f"Predicted {clicks(agreement.predicted)} clicks for {plural(agreement.regions, facts.unit)}, "
+        f"true {clicks(agreement.true)}; mean absolute error {clicks(agreement.mean_absolute_error)} clicks "
+        f"{'an' if facts.unit == 'image' else 'a'} {facts.unit}"
     )
     return text + (f", rank correlation {agreement.spearman:.2f}." if math.isfinite(agreement.spearman) else ".")
+
+
+def agreement_rows(samples: Sequence[CostSample]) -> list[list[str]]:
+    """How the cost model and both baselines agree with the true clicks, a row each under AGREEMENT_HEADER."""
+    agreements = [
+        (sample.name, PREDICTOR_NAMES[predictor], cost_agreement(predicted, sample.true))
+        for sample in samples
+        for predictor, predicted in sample.predicted.items()
+    ]
+    return [
+        [
+            *(sample, predictor, f"{found.regions:,}", number(found.spearman, 2)),
+            *(signed(found.bias, 1), number(found.mean_absolute_error, 1), number(found.sum_ratio, 2)),
+        ]
+        for sample, predictor, found in agreements
+    ]
 
 
 def true_costs(queries: Sequence[QueryFacts]) -> list[tuple[str, str]]:
@@ -127,6 +160,9 @@ def caption(facts: RoundFacts, name: str) -> str:
     if name == "curve":
         return f"mIoU against clicks and labelled pixels up to round {facts.point.round}"
     if name == "cost":
-        return f"Predicted against true clicks of the regions of round {facts.point.round}"
+        return f"Predicted against true clicks of the {facts.unit}s of round {facts.point.round}"
+    if name == "calibration":
+        return f"Mean predicted against mean true clicks, in groups by prediction, of round {facts.point.round}"
     query = facts.queries[int(name.removeprefix("region-")) - 1]
-    return f"Region {name.removeprefix('region-')}: {query.image_id}, {where(query)}; {clicks_of(query)}"
+    shown = f"{facts.unit.capitalize()} {name.removeprefix('region-')}"
+    return f"{shown}: {query.image_id}, {where(query)}; {clicks_of(query)}"

@@ -1,0 +1,131 @@
+"""evaluate-cost: predicted against true clicks, of the regions just asked for and of random ones.
+
+The random ones are of the evaluation split and never of the pool: what is not labelled there stays unseen, as it would
+be in practice, and cannot steer what is asked next.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from cereals_core.clicks import region_cost
+from cereals_core.cost_baselines import PREDICTORS, SAMPLES, clicks_per, edge_map, random_regions, region_edges
+from cereals_core.datasets import open_images, open_truth
+from cereals_core.evaluation import cost_agreement
+from cereals_core.grid import Box
+from cereals_core.prediction import Predictor
+from cereals_core.seeding import rng
+from cereals_core.settings import CampaignSettings
+from tasks import tables
+from tasks.device import precision_of, prepare_device
+from tasks.labels import Ledger, box_of
+from tasks.layout import COST_AGREEMENT, COST_REGIONS
+from tasks.prefetch import prefetched
+from tasks.products import Product
+from tasks.progress import track
+from tasks.stage import Work, stage
+from tasks.training import load_cost_model
+
+WINDOWS_AN_IMAGE = 4
+MOST_RANDOM_REGIONS = 500
+MOST_LABELLED_REGIONS = 256
+"""Labelled regions that say how many clicks an edge is worth."""
+Row = dict[str, Any]
+"""A row of the regions table; `edges` is their sum until it becomes a prediction."""
+
+
+@stage(
+    "evaluate-cost",
+    version=1,
+    depends_on=("seed", "data", "model", "acquisition.unit", "acquisition.window_px", "compute.precision"),
+    gpu=True,
+)
+def evaluate_cost(work: Work, pool: Product, ledger: Product, answers: Product, model: Product) -> None:
+    """Compare the cost model and two baselines, which know the ledger before the round, with the true clicks."""
+    before, settings = Ledger(ledger), work.campaign.settings
+    labelled = [_row(each) for each in _some_of(before, rng(settings.seed, "evaluate-cost", work.number))]
+    queried = [_row(each) for each in Ledger(answers).table.to_pylist() if each["round"] == work.number]
+    _add_edges(work, [*labelled, *queried])
+    per_pixel = clicks_per(before.clicks, before.pixels)
+    per_edge = clicks_per(*(sum(each[column] for each in labelled) for column in ("true", "edges")))
+    samples = dict(zip(SAMPLES, (queried, list(_random_sample(work, model))), strict=True))
+    for row in (row for rows in samples.values() for row in rows):
+        row.update(constant=per_pixel * box_of(row).pixels, edges=per_edge * row["edges"])
+    regions = [{"sample": name, **row} for name, rows in samples.items() for row in rows]
+    tables.write_table(work.folder / COST_REGIONS, tables.COST_REGIONS, regions)
+    agreement = [_agreement_row(name, each, rows) for name, rows in samples.items() for each in PREDICTORS]
+    tables.write_table(work.folder / COST_AGREEMENT, tables.COST_AGREEMENT, agreement)
+    learned = {each["sample"]: each for each in agreement if each["predictor"] == "learned"}
+    work.facts.update(regions=len(regions), **{f"spearman_{name}": row["spearman"] for name, row in learned.items()})
+
+
+def _row(answered: Row) -> Row:
+    names = ("image_id", "y", "x", "height", "width")
+    predicted = answered["predicted_clicks"]
+    return {**{name: answered[name] for name in names}, "true": answered["vertices"], "learned": predicted}
+
+
+def _some_of(ledger: Ledger, stream: np.random.Generator) -> list[Row]:
+    """Labelled regions drawn uniformly; all if they are few."""
+    count = len(ledger.table)
+    chosen = stream.choice(count, min(count, MOST_LABELLED_REGIONS), replace=False)
+    rows: list[Row] = ledger.table.take(np.sort(chosen)).to_pylist()
+    return rows
+
+
+def _add_edges(work: Work, rows: Sequence[Row]) -> None:
+    """Add their edges to regions of the pool; each image is read once."""
+    by_image: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        by_image[row["image_id"]].append(row)
+    source = open_images(work.campaign.settings.data, "pool")
+    with track(f"round {work.number} edges", len(by_image), "images") as advance:
+        for image_id, edges in prefetched(lambda image_id: edge_map(source.image(image_id)), by_image):
+            for row in by_image[image_id]:
+                row["edges"] = region_edges(edges, box_of(row))
+            advance()
+
+
+def _random_sample(work: Work, model: Product) -> Iterator[Row]:
+    """Regions of the evaluation split, the same in every round: true clicks, the cost model's, and edges."""
+    settings = work.campaign.settings
+    cost_model = load_cost_model(settings, model).to(prepare_device(settings.compute))
+    predictor = Predictor(cost_model, precision_of(settings.compute))
+    dataset = open_truth(settings.data, "eval")
+    image_ids = _images_drawn(settings, dataset.image_ids)
+    with track(f"round {work.number} evaluate-cost", len(image_ids), "images") as advance:
+        pairs = prefetched(lambda image_id: (dataset.image(image_id), dataset.truth(image_id)), image_ids)
+        for image_id, (image, truth) in pairs:
+            predicted, edges = predictor.clicks(image), edge_map(image)
+            for box in _regions_drawn(settings, image_id, *image.shape[:2]):
+                yield {
+                    "image_id": image_id,
+                    **box._asdict(),
+                    "true": region_cost(truth, box).vertices,
+                    "learned": float(predicted[box.cell_slices].sum(dtype=np.float64)),
+                    "edges": region_edges(edges, box),
+                }
+            advance()
+
+
+def _images_drawn(settings: CampaignSettings, image_ids: Sequence[str]) -> list[str]:
+    """As many images as give the most regions, drawn uniformly."""
+    most = MOST_RANDOM_REGIONS // (WINDOWS_AN_IMAGE if settings.acquisition.unit == "region" else 1)
+    drawn = rng(settings.seed, "evaluate-cost").permutation(len(image_ids))[:most]
+    return [image_ids[index] for index in sorted(drawn)]
+
+
+def _regions_drawn(settings: CampaignSettings, image_id: str, height: int, width: int) -> list[Box]:
+    if settings.acquisition.unit == "image":
+        return [Box(0, 0, height, width)]
+    stream = rng(settings.seed, "evaluate-cost", image_id)
+    return random_regions(height, width, settings.acquisition.window_px, WINDOWS_AN_IMAGE, stream)
+
+
+def _agreement_row(sample: str, predictor: str, rows: Sequence[Row]) -> Row:
+    predicted, true = (np.array([row[column] for row in rows], np.float64) for column in (predictor, "true"))
+    found = cost_agreement(predicted, true)
+    figures = tables.COST_AGREEMENT.names[2:]
+    return {"sample": sample, "predictor": predictor, **{name: getattr(found, name) for name in figures}}
