@@ -31,6 +31,12 @@ class Box(NamedTuple):
         """Area in pixels."""
         return self.height * self.width
 
+    def intersection_pixels(self, other: "Box") -> int:
+        """Area in pixels that both cover; 0 where they only touch."""
+        height = min(self.y + self.height, other.y + other.height) - max(self.y, other.y)
+        width = min(self.x + self.width, other.x + other.width) - max(self.x, other.x)
+        return max(height, 0) * max(width, 0)
+
     @property
     def cell_slices(self) -> tuple[slice, slice]:
         """Index in a map of the cells the box covers; it starts on the grid and ends on it or at the image's edge."""

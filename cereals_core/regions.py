@@ -1,4 +1,4 @@
-"""From maps to regions: sums over every window, and which windows may be asked for.
+"""From maps to regions: sums over every window or whole image, and which of them may be asked for.
 
 A window is a square of `window_cells` x `window_cells` cells; position (y, x) is its upper left cell. The caller passes
 maps cut to whole cells (height // 8, width // 8), so that every window lies wholly inside its image.
@@ -33,3 +33,13 @@ def candidates(labelled: np.ndarray, window_cells: int) -> np.ndarray:
     That regions never overlap what is labelled is our choice.
     """
     return window_sums(labelled, window_cells) == 0
+
+
+def image_sums(cells: np.ndarray) -> np.ndarray:
+    """Sum of each whole map: (..., h, w), of any real dtype, to float64 (..., 1, 1); exact for quantised maps."""
+    return cells.sum(axis=(-2, -1), dtype=np.float64, keepdims=True)
+
+
+def untouched_images(labelled: np.ndarray) -> np.ndarray:
+    """Which images hold no labelled cell, so that they may be asked for whole: bool (..., h, w) to (..., 1, 1)."""
+    return np.asarray(~labelled.any(axis=(-2, -1), keepdims=True))

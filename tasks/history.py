@@ -27,6 +27,26 @@ def learning_curve(campaign: Campaign, numbers: list[int]) -> list[Point]:
     return [Point(each["round"], each["miou"], each["clicks"], each["pixels"]) for each in facts]
 
 
+def has_ended(campaign: Campaign) -> bool:
+    """Whether the last round was reported without asking for anything."""
+    done = finished_stages(campaign, evaluated[-1]) if (evaluated := evaluated_rounds(campaign)) else []
+    return "report" in done and "oracle-query" not in done
+
+
 def finished_stages(campaign: Campaign, number: int) -> list[str]:
     """Names of the stages of a round whose product is there."""
     return [name for name in ROUND_STAGES if find_product(campaign.stage(name, number)) is not None]
+
+
+def ledger_before(campaign: Campaign, number: int) -> Product:
+    """The product with the ledger that a round was trained on."""
+    return product_of(campaign, "oracle-query", number - 1) if number else product_of(campaign, "seed-set", None)
+
+
+def maps_of(campaign: Campaign, number: int) -> dict[str, Product | None]:
+    """Products of a round's maps of "information" and "cost"; None for one that its strategy does not make."""
+    wanted = campaign.settings.acquisition
+    cost = {"learned": ("cost-map", number), "true": ("true-cost-map", None), "none": None}[wanted.cost]
+    information = ("info-map", number) if wanted.information != "random" else None
+    named = {"information": information, "cost": cost}
+    return {name: product_of(campaign, *stage) if stage else None for name, stage in named.items()}

@@ -1,27 +1,37 @@
-"""info-map and cost-map: a map of each image that is not fully labelled, by shards; finished shards are kept."""
+"""info-map, cost-map and true-cost-map: maps of the pool, by shards; finished shards are kept.
+
+info-map and cost-map see images and nothing else, and leave out those that are fully labelled.
+
+**true-cost-map SEES THE TRUTH OF THE WHOLE POOL**, unlabelled images included: the only input of scoring that does. It
+serves the upper bound of a study, `acquisition.cost = "true"`, which is no strategy that anyone could use.
+"""
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 
-from cereals_core.datasets import open_dataset
+from cereals_core.clicks import click_map
+from cereals_core.datasets import open_images, open_truth
+from cereals_core.datasets.base import Truth
 from cereals_core.errors import ProductError
 from cereals_core.grid import map_shape
+from cereals_core.information import MEASURES, SAMPLED_MEASURES, quantise
+from cereals_core.models.base import Network
 from cereals_core.prediction import Predictor
 from cereals_core.seeding import rng
 from tasks.device import precision_of, prepare_device
 from tasks.labels import Ledger
 from tasks.layout import MAPS
-from tasks.maps import MapStore, Shard
+from tasks.maps import MapStore, Pool, PoolImage, Shard
 from tasks.prefetch import prefetched
 from tasks.products import Product
 from tasks.progress import track
 from tasks.stage import Work, stage
 from tasks.start import open_pool
-from tasks.training import load_model
+from tasks.training import load_cost_model, load_model
 
-ImageMap = Callable[[str, np.ndarray], np.ndarray]
-"""From an image's id and pixels to its map."""
+Item = TypeVar("Item")
 
 
 @stage(
@@ -32,45 +42,71 @@ ImageMap = Callable[[str, np.ndarray], np.ndarray]
 )
 def info_map(work: Work, pool: Product, ledger: Product, model: Product) -> None:
     """Information in every cell of the pool."""
-    settings = work.campaign.settings
-    predictor = _predictor(work, model, len(pool.facts["class_names"]))
+    settings, wanted = work.campaign.settings, work.campaign.settings.acquisition
+    predictor = _predictor(work, load_model(settings, len(pool.facts["class_names"]), model))
 
-    def vote_entropy(image_id: str, image: np.ndarray) -> np.ndarray:
-        masks = rng(settings.seed, "info-map", work.number, image_id)
-        return predictor.vote_entropy(image, settings.acquisition.dropout_samples, settings.model.dropout, masks)
+    def of_one_pass(image_id: str, image: np.ndarray) -> np.ndarray:
+        return predictor.information(image, MEASURES[wanted.information])
 
-    measures: dict[str, ImageMap] = {
-        "entropy": lambda image_id, image: predictor.entropy(image),
-        "vote_entropy": vote_entropy,
-    }
-    _write_maps(work, pool, ledger, measures[settings.acquisition.information])
+    def of_samples(image_id: str, image: np.ndarray) -> np.ndarray:
+        measure, masks = SAMPLED_MEASURES[wanted.information], rng(settings.seed, "info-map", work.number, image_id)
+        return predictor.sampled_information(image, measure, wanted.dropout_samples, settings.model.dropout, masks)
+
+    _map_images(work, pool, ledger, of_samples if wanted.needs_dropout else of_one_pass)
 
 
 @stage("cost-map", version=1, depends_on=("data", "model", "compute.precision"), gpu=True)
 def cost_map(work: Work, pool: Product, ledger: Product, model: Product) -> None:
     """Predicted clicks in every cell of the pool."""
-    predictor = _predictor(work, model, 1)
-    _write_maps(work, pool, ledger, lambda image_id, image: predictor.clicks(image))
+    predictor = _predictor(work, load_cost_model(work.campaign.settings, model))
+    _map_images(work, pool, ledger, lambda image_id, image: predictor.clicks(image))
 
 
-def _predictor(work: Work, model: Product, outputs: int) -> Predictor:
-    settings = work.campaign.settings
-    device = prepare_device(settings.compute)
-    return Predictor(load_model(settings, outputs, model).to(device), precision_of(settings.compute))
+@stage("true-cost-map", version=1, depends_on=("data",))
+def true_cost_map(work: Work, pool: Product) -> None:
+    """TRUE clicks in every cell of every image of the pool, read from its TRUTH: an upper bound, never a strategy.
+
+    The store is laid out as cost-map's, and rounded as it. It belongs to no round. A pixel counts 10 clicks at most, so
+    a window's sum can be below its c_p.
+    """
+
+    def true_clicks(image_id: str, truth: Truth) -> np.ndarray:
+        return quantise(click_map(truth.clicks, truth.labels.shape))
+
+    truth_of = open_truth(work.campaign.settings.data, "pool").truth
+    _write_maps(work, open_pool(work.campaign, pool), lambda image: True, truth_of, true_clicks)
 
 
-def _write_maps(work: Work, pool: Product, ledger: Product, image_map: ImageMap) -> None:
-    images, labelled = open_pool(work.campaign, pool), Ledger(ledger)
-    dataset = open_dataset(work.campaign.settings.data, "pool")
-    store = MapStore.create(work.folder / MAPS, images, map_shape)
+def _predictor(work: Work, model: Network) -> Predictor:
+    compute = work.campaign.settings.compute
+    return Predictor(model.to(prepare_device(compute)), precision_of(compute))
+
+
+def _map_images(work: Work, pool: Product, ledger: Product, image_map: Callable[[str, np.ndarray], np.ndarray]) -> None:
+    """Write the map of each image that is not fully labelled."""
+    labelled, image_of = Ledger(ledger), open_images(work.campaign.settings.data, "pool").image
+    images = open_pool(work.campaign, pool)
+    _write_maps(work, images, lambda image: not labelled.is_full(image), image_of, image_map)
+
+
+def _write_maps(
+    work: Work,
+    pool: Pool,
+    is_wanted: Callable[[PoolImage], bool],
+    read: Callable[[str], Item],
+    map_of: Callable[[str, Item], np.ndarray],
+) -> None:
+    """Write `map_of(image_id, read(image_id))` of each image that is wanted; the others' maps are NaN."""
+    store = MapStore.create(work.folder / MAPS, pool, map_shape)
     name, done = work.folder.name.split(".")[1], 0
-    with track(f"round {work.number} {name}", len(images.images), "images") as advance:
-        for shard in images.shards():
-            wanted = [image.image_id for image in shard.images if not labelled.is_full(image)]
+    where = name if work.round_number is None else f"round {work.number} {name}"
+    with track(where, len(pool.images), "images") as advance:
+        for shard in pool.shards():
+            wanted = [image.image_id for image in shard.images if is_wanted(image)]
             if not store.has(shard):
                 maps = {}
-                for image_id, image in prefetched(dataset.image, wanted):
-                    maps[image_id] = image_map(image_id, image)
+                for image_id, item in prefetched(read, wanted):
+                    maps[image_id] = map_of(image_id, item)
                     advance()
                 store.write(shard, _stack(shard, maps))
             _check(store, shard, wanted)

@@ -12,7 +12,9 @@ import pyarrow as pa
 import zarr
 from zarr.codecs import Crc32cCodec
 
+from cereals_core.acquisition import Budget, round_budget
 from cereals_core.errors import ProductError
+from cereals_core.settings import Acquisition
 
 Result = TypeVar("Result")
 SHARDS_A_WAVE = 8
@@ -70,10 +72,10 @@ class Pool:
         for image in self.images:
             self.groups.setdefault(image.group, []).append(image)
 
-    @property
-    def mean_image_pixels(self) -> float:
-        """Mean area of the pool's images in pixels."""
-        return float(np.mean([image.height * image.width for image in self.images]))
+    def budget(self, wanted: Acquisition) -> Budget:
+        """What a round may spend on this pool; SettingsError if that is less than one query."""
+        areas = [image.height * image.width for image in self.images]
+        return round_budget(wanted, float(np.mean(areas)), min(areas))
 
     def shards(self) -> list[Shard]:
         """All shards, group by group."""

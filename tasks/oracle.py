@@ -1,18 +1,17 @@
 """seed-set and oracle-query: the only stages that show the pool's truth to the oracle, and write down its answers."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from cereals_core.acquisition import best_of, regions_in_budget
-from cereals_core.datasets import open_dataset
-from cereals_core.grid import STRIDE_PX
+from cereals_core.acquisition import best_within
+from cereals_core.datasets import open_truth
 from cereals_core.oracle import Answer, answer
-from cereals_core.regions import window_sums
 from cereals_core.seeding import rng
+from cereals_core.settings import Acquisition
 from tasks import tables
 from tasks.labels import Ledger, answer_row, box_of
 from tasks.layout import ANSWERS, LEDGER, MAPS, PROPOSALS, QUERIES
@@ -20,6 +19,7 @@ from tasks.maps import MapStore, Pool
 from tasks.prefetch import prefetched
 from tasks.products import Product
 from tasks.progress import track
+from tasks.scoring import regions_of
 from tasks.stage import Work, stage
 from tasks.start import open_pool, refuse_impossible
 
@@ -45,41 +45,49 @@ def seed_set(work: Work, pool: Product) -> None:
     _ask(work, queries, SEED_SET_ROUND, tables.LEDGER.empty_table())
 
 
-@stage("oracle-query", version=1, depends_on=("data", "acquisition.images_per_round", "acquisition.window_px"))
+@stage(
+    "oracle-query",
+    version=1,
+    depends_on=(
+        "data",
+        "acquisition.unit",
+        "acquisition.window_px",
+        "acquisition.images_per_round",
+        "acquisition.clicks_per_round",
+    ),
+)
 def oracle_query(
     work: Work, pool: Product, ledger: Product, proposals: Product, information: Product | None, cost: Product | None
 ) -> None:
     """Ask for the best proposals of the pool that fit the round's budget, and add the answers to the ledger."""
-    wanted = work.campaign.settings.acquisition
-    images = open_pool(work.campaign, pool)
-    count = regions_in_budget(wanted.images_per_round, images.mean_image_pixels, wanted.window_px)
+    wanted, images = work.campaign.settings.acquisition, open_pool(work.campaign, pool)
     batches = tables.iterate_table(proposals / PROPOSALS, tables.PROPOSALS)
-    best = best_of(({name: batch[name].to_numpy() for name in batch.column_names} for batch in batches), count)
-    queries = _queries(best, images, wanted.window_px)
-    for column, maps in (("information", information), ("predicted_clicks", cost)):
-        if maps is not None:
-            _add_sums(queries, column, MapStore(maps / MAPS), images, wanted.window_px)
+    queries = best_queries(wanted, images, batches, {"information": information, "predicted_clicks": cost})
     tables.write_table(work.folder / QUERIES, tables.QUERIES, queries)
     _ask(work, queries, work.number, Ledger(ledger).table)
 
 
-def _queries(best: dict[str, np.ndarray], pool: Pool, window_px: int) -> list[Query]:
+def best_queries(
+    wanted: Acquisition, pool: Pool, proposals: Iterable[pa.Table], maps: Mapping[str, Product | None]
+) -> list[Query]:
+    """Rows of the queries table: the best proposals within the round's budget, with the sums of `maps` over them."""
+    chunks = ({name: table[name].to_numpy() for name in table.column_names} for table in proposals)
+    best = best_within(chunks, pool.budget(wanted).amount)
     chosen = zip(*(best[name].tolist() for name in ("image_rank", "y", "x", "score")), strict=True) if best else ()
-    return [
-        {
-            "rank": rank,
-            "image_id": pool.images[image_rank].image_id,
-            "y": y,
-            "x": x,
-            "height": window_px,
-            "width": window_px,
-            "score": score,
-        }
-        for rank, (image_rank, y, x, score) in enumerate(chosen)
-    ]
+    regions = regions_of(wanted)
+    queries: list[Query] = []
+    for rank, (image_rank, y, x, score) in enumerate(chosen):
+        image = pool.images[image_rank]
+        box = regions.box(image, y, x)
+        sums = dict.fromkeys(maps)
+        queries.append({"rank": rank, "image_id": image.image_id, **box._asdict(), "score": score, **sums})
+    for column, product in maps.items():
+        if product is not None:
+            _add_sums(queries, column, MapStore(product / MAPS), pool)
+    return queries
 
 
-def _add_sums(queries: list[Query], column: str, maps: MapStore, pool: Pool, window_px: int) -> None:
+def _add_sums(queries: list[Query], column: str, maps: MapStore, pool: Pool) -> None:
     """Add each region's sum of a map to its query; a shard's chunk is read once."""
     by_image = _by_image(queries)
     for shard in pool.shards():
@@ -88,7 +96,7 @@ def _add_sums(queries: list[Query], column: str, maps: MapStore, pool: Pool, win
         for image in asked:
             for query in by_image[image.image_id]:
                 cells = stored[image.row - shard.rows.start][box_of(query).cell_slices]
-                query[column] = float(window_sums(cells, window_px // STRIDE_PX)[0, 0])
+                query[column] = float(cells.sum(dtype=np.float64))
 
 
 def _by_image(queries: Sequence[Query]) -> dict[str, list[Query]]:
@@ -100,7 +108,7 @@ def _by_image(queries: Sequence[Query]) -> dict[str, list[Query]]:
 
 def _ask(work: Work, queries: Sequence[Query], round_number: int, before: pa.Table) -> None:
     """Write the oracle's answers to the queries, and the ledger `before` with a row for each of them."""
-    dataset = open_dataset(work.campaign.settings.data, "pool")
+    dataset = open_truth(work.campaign.settings.data, "pool")
     by_image = _by_image(queries)
     answers: dict[int, Answer] = {}
     with track("oracle-query", len(by_image), "images") as advance:

@@ -3,15 +3,8 @@
 import json
 from collections.abc import Iterator
 
-import numpy as np
 import pyarrow as pa
 
-from cereals_core.acquisition import regions_in_budget
-from cereals_core.fusion import Extent, extent_of, fuse, scale
-from cereals_core.grid import STRIDE_PX, candidate_shape
-from cereals_core.regions import candidates, window_sums
-from cereals_core.seeding import rng
-from cereals_core.suppression import suppress
 from tasks import tables
 from tasks.device import cpu_threads
 from tasks.labels import Ledger
@@ -19,71 +12,42 @@ from tasks.layout import MAPS, PROPOSALS, SCALES
 from tasks.maps import MapStore, Shard, spread
 from tasks.products import Product
 from tasks.progress import track
+from tasks.scoring import Scoring
 from tasks.stage import Work, stage
 from tasks.start import open_pool
 
-_ALL = Extent(np.inf, -np.inf)
 
-
-class RegionMaps:
-    """Window sums of a shard's stored maps, and which windows are candidates."""
-
-    def __init__(self, window_px: int, ledger: Ledger, maps: dict[str, MapStore]) -> None:
-        self.window_cells, self.ledger, self.maps = window_px // STRIDE_PX, ledger, maps
-
-    def candidates(self, shard: Shard) -> np.ndarray:
-        """Windows wholly inside the image that hold nothing labelled: bool (images, rows, columns)."""
-        labelled = np.stack([self.ledger.labelled_cells(image) for image in shard.images])
-        return candidates(_whole_cells(labelled, shard), self.window_cells)
-
-    def sums(self, shard: Shard) -> dict[str, np.ndarray]:
-        """Sum of every window of each map: float64 (images, rows, columns)."""
-        return {
-            name: window_sums(_whole_cells(store.read(shard), shard), self.window_cells)
-            for name, store in self.maps.items()
-        }
-
-    def extents(self, shard: Shard) -> dict[str, Extent]:
-        """Smallest and largest sum over the shard's candidates."""
-        mask = self.candidates(shard)
-        return {name: extent_of(sums, mask) for name, sums in self.sums(shard).items()}
-
-
-def _whole_cells(maps: np.ndarray, shard: Shard) -> np.ndarray:
-    return maps[:, : shard.height // STRIDE_PX, : shard.width // STRIDE_PX]
+def _scoring(work: Work, pool: Product, ledger: Product, maps: dict[str, Product | None]) -> Scoring:
+    settings = work.campaign.settings
+    images = open_pool(work.campaign, pool)
+    return Scoring(settings.acquisition, images, Ledger(ledger), maps, settings.seed, work.number)
 
 
 @stage(
     "region-fusion",
     version=1,
-    depends_on=("seed", "acquisition.window_px", "acquisition.information", "acquisition.fusion", "acquisition.alpha"),
+    depends_on=(
+        "seed",
+        "acquisition.unit",
+        "acquisition.window_px",
+        "acquisition.information",
+        "acquisition.fusion",
+        "acquisition.alpha",
+    ),
 )
 def region_fusion(
     work: Work, pool: Product, ledger: Product, information: Product | None, cost: Product | None
 ) -> None:
-    """Fused score of every window: sums, scaled over the whole pool, fused; or random scores."""
-    settings, images = work.campaign.settings, open_pool(work.campaign, pool)
-    wanted = settings.acquisition
-    sources = {"information": information, "cost": cost}
-    maps = {name: MapStore(product / MAPS) for name, product in sources.items() if product is not None}
-    regions = RegionMaps(wanted.window_px, Ledger(ledger), maps)
-    shards, threads = images.shards(), cpu_threads(settings.compute)
-    extents = dict.fromkeys(maps, _ALL)
-    for found in spread(regions.extents, shards, threads) if maps else ():
-        extents = {name: extent.merge(found[name]) for name, extent in extents.items()}
-    store = MapStore.create(
-        work.folder / MAPS, images, lambda height, width: candidate_shape(height, width, wanted.window_px)
-    )
+    """Fused score of every region: sums, scaled over the whole pool, fused; or random scores."""
+    scoring = _scoring(work, pool, ledger, {"information": information, "cost": cost})
+    shards, threads = scoring.pool.shards(), cpu_threads(work.campaign.settings.compute)
+    extents = scoring.extents(threads)
+    store = MapStore.create(work.folder / MAPS, scoring.pool, scoring.regions.shape)
 
     def fuse_shard(shard: Shard) -> int:
-        mask = regions.candidates(shard)
-        if maps:
-            scaled = {name: scale(sums, extents[name]) for name, sums in regions.sums(shard).items()}
-            scores = fuse(wanted.fusion, scaled["information"], scaled.get("cost"), wanted.alpha, mask)
-        else:
-            scores = np.where(mask, _random_scores(work, shard, mask.shape[1:]), np.float32(-np.inf))
+        scores = scoring.scores(shard, extents)
         store.write(shard, scores)
-        return int(mask.sum())
+        return int((scores > float("-inf")).sum())
 
     with track(f"round {work.number} region-fusion", len(shards), "shards") as advance:
         total = 0
@@ -94,32 +58,28 @@ def region_fusion(
     work.facts.update(candidates=total)
 
 
-def _random_scores(work: Work, shard: Shard, shape: tuple[int, ...]) -> np.ndarray:
-    """Uniform scores: taking the best of them that do not overlap draws windows one after the other, uniformly."""
-    seed = work.campaign.settings.seed
-    streams = (rng(seed, "random-regions", work.number, image.image_id) for image in shard.images)
-    return np.stack([stream.random(shape, np.float32) for stream in streams])
-
-
-@stage("nms", version=1, depends_on=("acquisition.window_px", "acquisition.images_per_round"))
-def nms(work: Work, pool: Product, fused: Product) -> None:
-    """Region proposals: greedy suppression in each image, at most as many as a whole round may ask for."""
-    settings, images = work.campaign.settings, open_pool(work.campaign, pool)
-    wanted, store = settings.acquisition, MapStore(fused / MAPS)
-    limit = regions_in_budget(wanted.images_per_round, images.mean_image_pixels, wanted.window_px)
+@stage(
+    "nms",
+    version=2,
+    depends_on=(
+        "acquisition.unit",
+        "acquisition.window_px",
+        "acquisition.images_per_round",
+        "acquisition.clicks_per_round",
+    ),
+)
+def nms(work: Work, pool: Product, ledger: Product, fused: Product, cost: Product | None) -> None:
+    """Region proposals: greedy suppression in each image; `cost` is there for a budget in predicted clicks only."""
+    scoring, store = _scoring(work, pool, ledger, {"cost": cost}), MapStore(fused / MAPS)
 
     def propose(shard: Shard) -> pa.Table:
-        found = [suppress(scores, wanted.window_px // STRIDE_PX, limit) for scores in store.read(shard)]
-        ranks = np.repeat([image.rank for image in shard.images], [len(scores) for _, scores in found])
-        positions = np.concatenate([positions for positions, _ in found]) * STRIDE_PX
-        scores = np.concatenate([scores for _, scores in found])
-        return pa.table([ranks, positions[:, 0], positions[:, 1], scores], names=tables.PROPOSALS.names)
+        return scoring.proposals(shard, store.read(shard))
 
-    shards = images.shards()
+    shards = scoring.pool.shards()
     with track(f"round {work.number} nms", len(shards), "shards") as advance:
 
         def proposals() -> Iterator[pa.Table]:
-            for table in spread(propose, shards, cpu_threads(settings.compute)):
+            for table in spread(propose, shards, cpu_threads(work.campaign.settings.compute)):
                 yield table
                 advance()
 

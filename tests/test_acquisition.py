@@ -1,11 +1,14 @@
+from typing import Any
+
 import naive
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cereals_core.acquisition import Proposals, best_of, regions_in_budget, top_k
+from cereals_core.acquisition import Budget, Proposals, best_within, round_budget, top_k
 from cereals_core.errors import CerealsError
+from cereals_core.settings import Acquisition
 
 KEYS = ("score", "y", "x", "image_rank")
 
@@ -16,7 +19,16 @@ def pools(draw: st.DrawFn) -> Proposals:
     places = draw(st.lists(st.tuples(*[st.integers(0, 4)] * 3), unique=True, max_size=40))
     scores = draw(st.lists(st.sampled_from([0.0, 0.5, 0.75, 1.0]), min_size=len(places), max_size=len(places)))
     y, x, rank = np.array(places, dtype=np.int64).reshape(-1, 3).T
-    columns = {"score": np.array(scores, np.float32), "y": y, "x": x, "image_rank": rank}
+    spends = draw(st.lists(st.integers(1, 6), min_size=len(places), max_size=len(places)))
+    if draw(st.booleans()):
+        spends = [4] * len(places)
+    columns = {
+        "score": np.array(scores, np.float32),
+        "y": y,
+        "x": x,
+        "image_rank": rank,
+        "spend": np.array(spends, float),
+    }
     return columns | {"image": np.array([f"image-{place}" for place in rank], dtype=object)}
 
 
@@ -24,17 +36,35 @@ def best_indices(pool: Proposals, k: int) -> np.ndarray:
     return top_k(*(pool[key] for key in KEYS), k)
 
 
+def wanted(**keys: Any) -> Acquisition:
+    return Acquisition(**keys)
+
+
 def test_two_images_hold_sixteen_regions_of_a_quarter_of_their_sides() -> None:
-    assert regions_in_budget(1, 1024 * 2048, 128) == 128
-    assert regions_in_budget(2.5, 100 * 100, 64) == 6
-    assert regions_in_budget(1, 64 * 64, 64) == 1
+    assert round_budget(wanted(images_per_round=1, window_px=128), 1024 * 2048, 9).most_queries == 128
+    assert round_budget(wanted(images_per_round=2.5, window_px=64), 100 * 100, 9).most_queries == 6
+    assert round_budget(wanted(images_per_round=1, window_px=64), 64 * 64, 9) == Budget(4096, "pixels", 4096)
 
 
-def test_a_budget_below_one_region_is_refused_with_the_remedy() -> None:
-    with pytest.raises(
-        ValueError, match=r"0\.5 is a budget of 2048 pixels.*raise images_per_round to at least 1,"
-    ) as got:
-        regions_in_budget(0.5, 64 * 64, 64)
+def test_budgets_of_whole_images_and_of_clicks() -> None:
+    assert round_budget(wanted(strategy="entropy-images", images_per_round=3), 200, 100) == Budget(600, "pixels", 100)
+    assert round_budget(wanted(clicks_per_round=70), 200, 100) == Budget(70, "clicks", 1)
+
+
+@pytest.mark.parametrize(
+    ("keys", "problem"),
+    [
+        (
+            {"images_per_round": 0.5, "window_px": 64},
+            "images_per_round = 0.5 is a budget of 2048 pixels.*raise it 2-fold",
+        ),
+        ({"images_per_round": 0.1, "unit": "image"}, r"a budget of 410 pixels.*\(4000 pixels\); raise it 9.77-fold$"),
+        ({"clicks_per_round": 0.5}, "clicks_per_round = 0.5 is a budget of 0 clicks"),
+    ],
+)
+def test_a_budget_below_one_query_is_refused_with_the_remedy(keys: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ValueError, match=problem) as got:
+        round_budget(wanted(**keys), 64 * 64, 4000)
     assert isinstance(got.value, CerealsError)
 
 
@@ -45,10 +75,33 @@ def test_ties_go_to_the_smaller_position_then_the_smaller_image() -> None:
     assert top_k(scores, y, x, rank, 2).tolist() == [2, 4]
 
 
+def proposals(*rows: tuple[float, float]) -> Proposals:
+    """Proposals of (score, spend), one an image."""
+    score, spend = np.array(rows).reshape(-1, 2).T
+    zeros = np.zeros(len(rows), np.int64)
+    return {
+        "score": score.astype(np.float32),
+        "y": zeros,
+        "x": zeros,
+        "image_rank": np.arange(len(rows)),
+        "spend": spend,
+    }
+
+
+def test_the_budget_ends_with_the_first_that_it_does_not_hold() -> None:
+    chunks = [proposals((0.9, 4), (0.1, 1)), proposals((0.8, 5), (0.5, 3), (0.4, 1))]
+    assert best_within(chunks, 10)["spend"].tolist() == [4, 5]  # 4 + 5 + 3 is more than 10, and no cheaper one steps in
+    assert best_within(chunks, 12)["spend"].tolist() == [4, 5, 3]
+
+
+def test_the_best_one_is_asked_for_whatever_it_spends() -> None:
+    assert best_within([proposals((0.5, 1)), proposals((0.9, 400))], 3)["score"].tolist() == [np.float32(0.9)]
+
+
 def test_nothing_in_nothing_out() -> None:
-    assert best_of([], 3) == {}
-    empty = {key: np.zeros(0) for key in KEYS}
-    assert {key: len(column) for key, column in best_of([empty, empty], 3).items()} == dict.fromkeys(KEYS, 0)
+    assert best_within([], 3) == {}
+    empty = {key: np.zeros(0) for key in (*KEYS, "spend")}
+    assert {key: len(column) for key, column in best_within([empty, empty], 3).items()} == dict.fromkeys(empty, 0)
 
 
 @given(pools(), st.integers(1, 45))
@@ -56,14 +109,14 @@ def test_top_k_equals_sorting_everything(pool: Proposals, k: int) -> None:
     assert best_indices(pool, k).tolist() == naive.top_k(*(pool[key] for key in KEYS), k)
 
 
-@given(pools(), st.integers(1, 45), st.permutations(range(40)), st.sets(st.integers(0, 40), max_size=6))
+@given(pools(), st.integers(1, 60), st.permutations(range(40)), st.sets(st.integers(0, 40), max_size=6))
 def test_the_best_do_not_depend_on_chunks_or_their_order(
-    pool: Proposals, k: int, order: list[int], cuts: set[int]
+    pool: Proposals, budget: int, order: list[int], cuts: set[int]
 ) -> None:
     shuffled = np.array([place for place in order if place < len(pool["score"])], dtype=np.int64)
     chunks = [{name: column[part] for name, column in pool.items()} for part in np.split(shuffled, sorted(cuts))]
-    best = best_of(iter(chunks), k)
-    expected = best_indices(pool, k)
+    best = best_within(iter(chunks), budget)
+    expected = naive.best_within(*(pool[key] for key in KEYS), pool["spend"], budget)
     assert best.keys() == pool.keys()
     assert all(best[name].tolist() == column[expected].tolist() for name, column in pool.items())
 

@@ -12,8 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import FEW
 
+from cereals_core.acquisition import Budget
 from cereals_core.errors import CerealsError
 from cereals_core.grid import candidate_shape, map_shape
+from cereals_core.settings import Acquisition
 from tasks import tables
 from tasks.maps import SHARDS_A_WAVE, MapStore, Pool, PoolImage, Shard, group_name, spread
 
@@ -59,7 +61,9 @@ def test_the_shards_of_five_images_of_two_sizes() -> None:
     assert [(shard.group, shard.index) for shard in shards] == [("16x16", 0), ("16x16", 1), ("9x20", 0)]
     assert [shard.rows for shard in shards] == [slice(0, 2), slice(2, 3), slice(0, 2)]
     assert (shards[2].height, shards[2].width) == FLAT
-    assert POOL.mean_image_pixels == (3 * 256 + 2 * 180) / 5
+    assert POOL.budget(Acquisition(unit="image", images_per_round=2)) == Budget(
+        2 * (3 * 256 + 2 * 180) / 5, "pixels", 180
+    )
 
 
 @given(pools)

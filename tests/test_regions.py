@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import FEW, masks, quantised_maps, windows
 
-from cereals_core.regions import candidates, window_sums
+from cereals_core.regions import candidates, image_sums, untouched_images, window_sums
 
 
 def test_sums_of_two_by_two_windows() -> None:
@@ -57,3 +57,15 @@ def test_candidates_equal_the_loop(labelled: np.ndarray, window: int) -> None:
     fast = candidates(labelled, window)
     assert fast.size == len(slow)
     assert all(fast[at] == free for at, free in slow.items())
+
+
+@given(quantised_maps(st.tuples(st.integers(1, 4), st.integers(1, 9), st.integers(1, 9))))
+def test_the_sum_of_an_image_is_that_of_its_cells(stack: np.ndarray) -> None:
+    sums = image_sums(stack)
+    assert sums.shape == (len(stack), 1, 1)
+    assert sums.ravel().tolist() == [sum(float(cell) for cell in cells.ravel()) for cells in stack]
+
+
+@given(masks(st.tuples(st.integers(1, 4), st.integers(1, 9), st.integers(1, 9))))
+def test_an_image_is_untouched_where_no_cell_is_labelled(labelled: np.ndarray) -> None:
+    assert untouched_images(labelled).ravel().tolist() == [True not in cells.ravel().tolist() for cells in labelled]

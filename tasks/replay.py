@@ -1,0 +1,127 @@
+"""Replay: a past round's queries under other settings of acquisition, from its stored maps; nothing is written."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+from cereals_core.errors import SettingsError
+from cereals_core.grid import Box
+from cereals_core.settings import Acquisition
+from tasks.device import cpu_threads
+from tasks.history import ledger_before, maps_of, product_of
+from tasks.labels import Ledger, box_of
+from tasks.layout import QUERIES, Campaign
+from tasks.oracle import Query, best_queries
+from tasks.scoring import Extents, Scoring
+from tasks.start import open_pool
+from tasks.tables import QUERIES as QUERIES_SCHEMA
+from tasks.tables import read_table
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Another way to choose a round's queries, and what is said of it."""
+
+    name: str
+    wanted: Acquisition
+
+
+@dataclass(frozen=True)
+class Reselection:
+    """What a variant would have asked for in place of `asked`, the round's own queries."""
+
+    variant: Variant
+    queries: Sequence[Query]
+    asked: Sequence[Query]
+    elapsed_s: float
+
+    @property
+    def kept(self) -> int:
+        """Queries that the round asked for too, box for box."""
+        return len({_key(query) for query in self.queries} & {_key(query) for query in self.asked})
+
+    @property
+    def new(self) -> list[Query]:
+        """Queries that the round did not ask for, the best first."""
+        before = {_key(query) for query in self.asked}
+        return [query for query in self.queries if _key(query) not in before]
+
+    @property
+    def dropped(self) -> list[Query]:
+        """Queries of the round that the variant does not ask for, the best first."""
+        now = {_key(query) for query in self.queries}
+        return [query for query in self.asked if _key(query) not in now]
+
+    @property
+    def shared_pixels(self) -> int:
+        """Pixels that both ask for."""
+        asked: dict[str, list[Box]] = {}
+        for query in self.asked:
+            asked.setdefault(query["image_id"], []).append(box_of(query))
+        return sum(
+            box_of(query).intersection_pixels(other)
+            for query in self.queries
+            for other in asked.get(query["image_id"], ())
+        )
+
+
+def variants(
+    base: Acquisition,
+    fusions: Sequence[str] = (),
+    alphas: Sequence[float] = (),
+    windows_px: Sequence[int] = (),
+    images_per_round: Sequence[float] = (),
+    clicks_per_round: Sequence[float] = (),
+) -> list[Variant]:
+    """Every combination of the values given, others as in `base`; SettingsError for one that does not go together."""
+    budgets: list[dict[str, Any]] = [{"images_per_round": each, "clicks_per_round": None} for each in images_per_round]
+    budgets += [{"clicks_per_round": each} for each in clicks_per_round]
+    made: list[Variant] = []
+    for fusion, window_px, budget in product(
+        fusions or [base.fusion], windows_px or [base.window_px], budgets or [dict[str, Any]()]
+    ):
+        for alpha in alphas if alphas and fusion == "g3" else [base.alpha]:
+            changed = {"fusion": fusion, "alpha": alpha, "window_px": window_px, **budget}
+            made.append(Variant(_name(base, changed), _changed(base, changed)))
+    return made
+
+
+def _changed(base: Acquisition, changed: dict[str, Any]) -> Acquisition:
+    try:
+        return Acquisition.model_validate(base.model_dump(exclude={"strategy"}) | changed)
+    except ValueError as error:
+        raise SettingsError(f"replay of {changed}: {error}") from None
+
+
+def _name(base: Acquisition, changed: dict[str, Any]) -> str:
+    fusion = f"g3 alpha {changed['alpha']:g}" if changed["fusion"] == "g3" else changed["fusion"]
+    others = [key for key in changed if key not in ("fusion", "alpha") and changed[key] != getattr(base, key)]
+    return ", ".join([fusion, *(f"{key} {changed[key]:g}" for key in others if changed[key] is not None)])
+
+
+def replay(campaign: Campaign, number: int, wanted: Sequence[Variant]) -> Iterator[Reselection]:
+    """Choose the round's queries again, once for each variant; region maps of a window are scaled once."""
+    settings = campaign.settings
+    asked = read_table(product_of(campaign, "oracle-query", number) / QUERIES, QUERIES_SCHEMA).to_pylist()
+    pool = open_pool(campaign, product_of(campaign, "pool", None))
+    ledger, maps = Ledger(ledger_before(campaign, number)), maps_of(campaign, number)
+    threads = cpu_threads(settings.compute)
+    extents: dict[int, Extents] = {}
+    for variant in wanted:
+        started = time.monotonic()
+        if variant.wanted.fusion != "none" and maps["cost"] is None:
+            raise SettingsError(f"round {number} has no cost map, which {variant.name} needs; replay fusion none")
+        scoring = Scoring(variant.wanted, pool, ledger, maps, settings.seed, number)
+        if variant.wanted.window_px not in extents:
+            extents[variant.wanted.window_px] = scoring.extents(threads)
+        proposals = scoring.all_proposals(extents[variant.wanted.window_px], threads)
+        queries = best_queries(
+            variant.wanted, pool, proposals, {"information": maps["information"], "predicted_clicks": maps["cost"]}
+        )
+        yield Reselection(variant, queries, asked, time.monotonic() - started)
+
+
+def _key(query: Query) -> tuple[object, ...]:
+    return query["image_id"], *box_of(query)
