@@ -1,57 +1,82 @@
-"""Campaign files in TOML: read and checked, all mistakes reported at once."""
+"""Campaign and study files in TOML: read and checked, all mistakes reported at once."""
 
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from cereals_core.errors import SettingsError
-from cereals_core.settings import CampaignSettings, CityscapesData, CocoData, MasksData, SyntheticData
+from cereals_core.settings import CampaignSettings, CityscapesData, CocoData, MasksData, Section, SyntheticData
+from cereals_core.study_settings import StudySettings
+
+Settings = TypeVar("Settings", bound=Section)
 
 
 def read_settings(file: Path) -> CampaignSettings:
     """Read and check a campaign file; SettingsError lists every mistake with its key, value and what is allowed."""
+    raw = _read(file)
+    if "study" in raw:
+        raise SettingsError(f"{file}: this is a study file, not a campaign's; `cereals study {file}` runs it")
+    return parse_settings(raw, str(file))
+
+
+def read_study(file: Path) -> StudySettings:
+    """Read and check a study file, and every campaign it means; SettingsError as for `read_settings`."""
+    return _parse(StudySettings, _read(file), str(file))
+
+
+def is_study(file: Path) -> bool:
+    """Whether a file has a `[study]` section."""
+    return "study" in _read(file)
+
+
+def parse_settings(raw: dict[str, Any], origin: str) -> CampaignSettings:
+    """Check settings already read from `origin`, a name for error messages."""
+    return _parse(CampaignSettings, raw, origin)
+
+
+def _read(file: Path) -> dict[str, Any]:
     try:
-        raw = tomllib.loads(file.read_text())
+        return tomllib.loads(file.read_text())
     except FileNotFoundError:
         raise SettingsError(
             f"{file}: no such campaign file; recipes to start from are in deployments/recipes/"
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{file}: not valid TOML: {error}; correct the file and run again") from None
-    return parse_settings(raw, str(file))
 
 
-def parse_settings(raw: dict[str, Any], origin: str) -> CampaignSettings:
-    """Check settings already read from `origin`, a name for error messages."""
+def _parse(kind: type[Settings], raw: dict[str, Any], origin: str) -> Settings:
     try:
-        return CampaignSettings.model_validate(raw)
+        return kind.model_validate(raw)
     except ValidationError as error:
-        lines = [_mistake(entry) for entry in error.errors()]
+        lines = [_mistake(kind, entry) for entry in error.errors()]
         count = "1 mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
         raise SettingsError(f"{origin}: {count}; correct and run again\n" + "\n".join(lines)) from None
 
 
-def _mistake(entry: Any) -> str:
+def _mistake(kind: type[Section], entry: Any) -> str:
     location = [str(part) for part in entry["loc"]]
     if len(location) > 2 and location[0] == "data":
         del location[1]  # the format's name, which pydantic adds for the union
+    if location[-1] in ("count", "word"):
+        del location[-1]  # as it does for CountOrAll
     key, problem, value = ".".join(location), entry["msg"], entry["input"]
     if entry["type"] == "extra_forbidden":
-        return f"  {key}: no such key; allowed here: {', '.join(_keys_beside(entry['loc']))}"
+        return f"  {key}: no such key; allowed here: {', '.join(_keys_beside(kind, entry['loc']))}"
     if entry["type"] == "missing":
         return f"  {key}: missing; it has no default"
     shown = "" if isinstance(value, dict) else f" = {value!r}"
     return f"  {key}{shown}: {problem.removeprefix('Value error, ')}"
 
 
-def _keys_beside(location: tuple[str | int, ...]) -> list[str]:
-    section: Any = CampaignSettings
+def _keys_beside(kind: type[Section], location: tuple[str | int, ...]) -> list[str]:
+    section: Any = kind
     if len(location) > 1:
         if location[0] == "data":
             formats = {"coco": CocoData, "masks": MasksData, "cityscapes": CityscapesData, "synthetic": SyntheticData}
             section = formats[str(location[1])]
         else:
-            section = type(CampaignSettings.model_fields[str(location[0])].default)
+            section = kind.model_fields[str(location[0])].annotation
     return sorted(section.model_fields)

@@ -28,11 +28,20 @@ STRATEGIES: dict[str, Strategy] = {
     "cereals": Strategy(
         "region", "vote_entropy", "learned", "g1", "vote entropy I and learned cost C as I / (1 + C)", _PAPER
     ),
-    "cereals-g2": Strategy("region", "vote_entropy", "learned", "g2", "the same as (1 - C) I", _PAPER),
-    "cereals-g3": Strategy(
-        "region", "vote_entropy", "learned", "g3", "the same as alpha I + (1 - alpha)(1 - C)", _PAPER
+    "cereals-g2": Strategy(
+        "region", "vote_entropy", "learned", "g2", "vote entropy I and learned cost C as (1 - C) I", _PAPER
     ),
-    "cereals-entropy": Strategy("region", "entropy", "learned", "g1", "entropy in place of vote entropy", _PAPER),
+    "cereals-g3": Strategy(
+        "region",
+        "vote_entropy",
+        "learned",
+        "g3",
+        "vote entropy I and learned cost C as alpha I + (1 - alpha)(1 - C)",
+        _PAPER,
+    ),
+    "cereals-entropy": Strategy(
+        "region", "entropy", "learned", "g1", "entropy I and learned cost C as I / (1 + C)", _PAPER
+    ),
     "cereals-true-cost": Strategy(
         "region", "vote_entropy", "true", "g1", "true clicks as cost: an upper bound, not a strategy", _PAPER
     ),

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from cereals_core.errors import CerealsError
+from deployments.data_commands import data
 from deployments.environment import prepare_environment
 
 app = typer.Typer(
@@ -18,10 +19,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-data = typer.Typer(help="Look at data sets, or make one.", no_args_is_help=True)
 app.add_typer(data, name="data")
 
 CampaignFiles = Annotated[list[Path], typer.Argument(help="Campaign files (TOML).", show_default=False)]
+StudyFile = Annotated[Path, typer.Argument(help="A study file (TOML).", show_default=False)]
 CampaignFile = Annotated[Path, typer.Argument(help="A campaign file (TOML).", show_default=False)]
 
 
@@ -37,7 +38,7 @@ def run(files: CampaignFiles) -> None:
 
     for each in settings:
         open_campaign(each)
-    with _stopping_cleanly(files):
+    with _stopping_cleanly("run", files):
         for each in settings:
             reason = run_campaign(each)
             typer.echo(f"{each.name}: {reason}")
@@ -45,8 +46,51 @@ def run(files: CampaignFiles) -> None:
 
 
 @app.command()
+def study(file: StudyFile) -> None:
+    """Run strategies x seeds against each other, with a full-label reference, or go on with it; writes a report."""
+    from cereals_core.settings_files import read_study
+
+    settings = read_study(file)
+    prepare_environment()
+    from flows.study import run_study
+
+    with _stopping_cleanly("study", [file]):
+        run_study(settings)
+    status([file])
+
+
+@app.command()
+def replay(
+    file: CampaignFile,
+    round_number: Annotated[int, typer.Argument(metavar="ROUND", min=0, help="A round that has asked.")],
+    fusion: Annotated[list[str], typer.Option(help="g1, g2, g3 or none; may be repeated, as all of these.")] = [],  # noqa: B006
+    alpha: Annotated[list[float], typer.Option(help="Weight of information in g3.")] = [],  # noqa: B006
+    window_px: Annotated[list[int], typer.Option(help="Side of a region in pixels.")] = [],  # noqa: B006
+    images_per_round: Annotated[list[float], typer.Option(help="Budget in images' worth of pixels.")] = [],  # noqa: B006
+    clicks_per_round: Annotated[list[float], typer.Option(help="Budget in predicted clicks.")] = [],  # noqa: B006
+    to: Annotated[Path | None, typer.Option(help="Parquet file for the queries of every variant.")] = None,
+) -> None:
+    """Choose a past round's queries again from its stored maps, under every combination of other settings."""
+    prepare_environment()
+    from deployments.replay import replay_changes, replay_table, write_queries
+    from deployments.status import open_existing
+    from tasks import replay as replays
+
+    campaign = open_existing(file)
+    base = campaign.settings.acquisition
+    wanted = replays.variants(base, fusion, alpha, window_px, images_per_round, clicks_per_round)
+    made = list(replays.replay(campaign, round_number, wanted))
+    typer.echo(replay_table(made))
+    if len(made) == 1:
+        typer.echo(replay_changes(made[0]))
+    if to is not None:
+        write_queries(made, to)
+        typer.echo(f"queries of {len(made)} variants: {to}")
+
+
+@app.command()
 def status(files: CampaignFiles) -> None:
-    """Show what campaigns have reached."""
+    """Show what campaigns, or a study, have reached."""
     from deployments.status import show_status
 
     typer.echo(show_status(files))
@@ -54,49 +98,18 @@ def status(files: CampaignFiles) -> None:
 
 @app.command()
 def report(file: CampaignFile) -> None:
-    """Write a campaign's report, one self-contained HTML file, into its folder."""
+    """Write the report of a campaign or study, one self-contained HTML file, into its folder."""
     prepare_environment()
-    from deployments.status import open_existing
+    from cereals_core.settings_files import is_study
+    from deployments.status import open_existing, open_study
     from tasks.reporting import report_campaign
+    from tasks.study import report_study
 
-    typer.echo(report_campaign(open_existing(file)))
-
-
-@data.command()
-def check(file: CampaignFile) -> None:
-    """Read every image and its truth once, and list all that is broken."""
-    prepare_environment()
-    from cereals_core.settings_files import read_settings
-    from tasks.start import examine
-
-    for split, images in examine(read_settings(file)).items():
-        typer.echo(f"{split}: {len(images)} images, no problems")
-
-
-@data.command()
-def synth(
-    folder: Annotated[Path, typer.Argument(help="Folder to make; it must not exist.", show_default=False)],
-    images: Annotated[int, typer.Option(min=1, help="Images of the train split.")] = 100,
-    val_images: Annotated[int, typer.Option(min=1, help="Images of the val split.")] = 20,
-    height: Annotated[int, typer.Option(min=32, help="Height in pixels.")] = 256,
-    width: Annotated[int, typer.Option(min=32, help="Width in pixels.")] = 512,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-) -> None:
-    """Draw synthetic streets with exact polygons, in Cityscapes' layout."""
-    from cereals_core.datasets.synthetic import write_cityscapes_layout
-    from cereals_core.settings import SyntheticData
-    from tasks.progress import track
-
-    streets = SyntheticData(
-        format="synthetic", seed=seed, pool_images=images, eval_images=val_images, height=height, width=width
-    )
-    with track("draw", images + val_images, "images") as advance:
-        write_cityscapes_layout(streets, folder, advance)
-    typer.echo(f'{folder}: {images} train and {val_images} val images; read them with format = "cityscapes"')
+    typer.echo(report_study(open_study(file)) if is_study(file) else report_campaign(open_existing(file)))
 
 
 @contextmanager
-def _stopping_cleanly(files: Sequence[Path]) -> Iterator[None]:
+def _stopping_cleanly(command: str, files: Sequence[Path]) -> Iterator[None]:
     """Let the first Ctrl-C or SIGTERM end the work after the current step, a second one at once."""
     from prefect.exceptions import CancelledRun
 
@@ -111,7 +124,7 @@ def _stopping_cleanly(files: Sequence[Path]) -> Iterator[None]:
     try:
         yield
     except CancelledRun:
-        typer.echo(f"stopped; `cereals run {' '.join(map(str, files))}` goes on from here", err=True)
+        typer.echo(f"stopped; `cereals {command} {' '.join(map(str, files))}` goes on from here", err=True)
         raise typer.Exit(130) from None
 
 

@@ -4,10 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cereals_core.errors import ProductError
+from cereals_core.report.study import study_text
 from cereals_core.report.text import comparison_table, plot, round_table
-from cereals_core.settings_files import read_settings
-from tasks.history import evaluated_rounds, finished_stages, learning_curve, product_of
-from tasks.layout import ROUND_STAGES, Campaign
+from cereals_core.report.wording import UPPER_BOUND, campaign_title
+from cereals_core.settings_files import is_study, read_settings, read_study
+from tasks.history import evaluated_rounds, finished_stages, has_ended, learning_curve, product_of
+from tasks.layout import ROUND_STAGES, Campaign, Study
+from tasks.study import study_facts
 
 
 def open_existing(file: Path) -> Campaign:
@@ -19,32 +22,56 @@ def open_existing(file: Path) -> Campaign:
     return campaign
 
 
+def open_study(file: Path) -> Study:
+    """The study of a study file."""
+    settings = read_study(file)
+    return Study(settings.path.absolute(), settings)
+
+
 def show_status(files: Sequence[Path]) -> str:
-    """A table for each campaign, and their curves against each other if there are several."""
+    """A table for each campaign, and their curves against each other if there are several; a study's table."""
+    studies = [file for file in files if is_study(file)]
+    shown = [_show_study(open_study(file)) for file in studies]
+    campaign_files = [file for file in files if file not in studies]
+    return "\n\n".join([*shown, *([_show_campaigns(campaign_files)] if campaign_files else [])])
+
+
+def _show_study(study: Study) -> str:
+    report = f"\nreport: {study.report_file}" if study.report_file.exists() else ""
+    return study_text(study_facts(study)) + report
+
+
+def _show_campaigns(files: Sequence[Path]) -> str:
     campaigns = [open_existing(file) for file in files]
     parts = [_show(campaign) for campaign in campaigns]
     if len(campaigns) > 1:
-        series = {each.settings.name: learning_curve(each, evaluated_rounds(each)) for each in campaigns}
+        series = {_title(each): learning_curve(each, evaluated_rounds(each)) for each in campaigns}
         parts += [comparison_table(series), plot(series)]
     return "\n\n".join(parts)
 
 
 def _show(campaign: Campaign) -> str:
     numbers = evaluated_rounds(campaign)
-    lines = [f"{campaign.settings.name}, in {campaign.folder}"]
+    lines = [f"{_title(campaign)}, in {campaign.folder}"]
+    if campaign.settings.acquisition.cost == "true":
+        lines.append(UPPER_BOUND)
     if numbers:
         pool = product_of(campaign, "pool", None)
         lines.append(round_table(learning_curve(campaign, numbers), pool.facts["pixels"]))
     rounds = campaign.rounds()
-    if rounds:
+    if has_ended(campaign):
+        lines.append(f"ended with round {numbers[-1]}")
+    elif rounds:
         lines.append(_progress(rounds[-1], finished_stages(campaign, rounds[-1])))
     if campaign.report_file.exists():
         lines.append(f"report: {campaign.report_file}")
     return "\n".join(lines)
 
 
+def _title(campaign: Campaign) -> str:
+    return campaign_title(campaign.settings.name, campaign.settings.acquisition.cost == "true")
+
+
 def _progress(number: int, done: list[str]) -> str:
-    if done[-1:] == ["report"] and "oracle-query" not in done:
-        return f"ended with round {number}"
     missing = [name for name in ROUND_STAGES if name not in done]
     return f"round {number}: done {', '.join(done) or 'nothing yet'}; to come {', '.join(missing) or 'nothing'}"

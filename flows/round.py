@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from tasks.cost_evaluation import evaluate_cost
 from tasks.evaluation import evaluate
 from tasks.layout import Campaign
 from tasks.mapping import cost_map, info_map
@@ -13,6 +14,15 @@ from tasks.products import Product
 from tasks.reporting import report_round, why_stop
 from tasks.selection import nms, region_fusion
 from tasks.training import train_cost, train_seg
+
+
+@dataclass(frozen=True)
+class Given:
+    """What all rounds share: the pool, and where the settings ask for them pretrained weights and true cost maps."""
+
+    pool: Product
+    pretrained: Product | None
+    true_cost: Product | None
 
 
 @dataclass(frozen=True)
@@ -29,10 +39,10 @@ class Outcome:
     task_runner=ThreadPoolTaskRunner(max_workers=1),  # type: ignore[arg-type]
     validate_parameters=False,
 )
-def run_round(campaign: Campaign, number: int, pool: Product, ledger: Product) -> Outcome:
+def run_round(campaign: Campaign, number: int, given: Given, ledger: Product) -> Outcome:
     """Train, evaluate, and unless the campaign ends here: map, fuse, suppress, ask."""
-    wanted = campaign.settings.acquisition
-    model = train_seg(campaign, number, pool=pool, ledger=ledger)
+    wanted, pool = campaign.settings.acquisition, given.pool
+    model = train_seg(campaign, number, pool=pool, ledger=ledger, pretrained=given.pretrained)
     metrics = evaluate(campaign, number, pool=pool, ledger=ledger, model=model)
 
     reason = why_stop(campaign, number, ledger)
@@ -40,7 +50,7 @@ def run_round(campaign: Campaign, number: int, pool: Product, ledger: Product) -
         report_round(campaign, number, pool=pool, ledger=ledger, metrics=metrics)
         return Outcome(ledger, reason)
 
-    information = cost = None
+    information, cost, cost_model = None, given.true_cost, None
     if wanted.cost == "learned":
         cost_model = train_cost(campaign, number, pool=pool, ledger=ledger, model=model)
         cost = cost_map(campaign, number, pool=pool, ledger=ledger, model=cost_model)
@@ -48,8 +58,12 @@ def run_round(campaign: Campaign, number: int, pool: Product, ledger: Product) -
         information = info_map(campaign, number, pool=pool, ledger=ledger, model=model)
 
     maps = {"information": information, "cost": cost}
+    budgeted = cost if wanted.clicks_per_round is not None else None
     fused = region_fusion(campaign, number, pool=pool, ledger=ledger, **maps)
-    proposals = nms(campaign, number, pool=pool, fused=fused)
+    proposals = nms(campaign, number, pool=pool, ledger=ledger, fused=fused, cost=budgeted)
     answers = oracle_query(campaign, number, pool=pool, ledger=ledger, proposals=proposals, **maps)
-    report_round(campaign, number, pool=pool, ledger=answers, metrics=metrics)
+    agreement = None
+    if cost_model is not None:
+        agreement = evaluate_cost(campaign, number, pool=pool, ledger=ledger, answers=answers, model=cost_model)
+    report_round(campaign, number, pool=pool, ledger=answers, metrics=metrics, agreement=agreement)
     return Outcome(answers, None)

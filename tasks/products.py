@@ -108,7 +108,7 @@ def making(folder: Path, recipe: Recipe) -> Iterator[tuple[Path, dict[str, Any]]
     started = time.monotonic()
     yield work, facts
     _write_manifest(work, recipe, facts, time.monotonic() - started)
-    _replace(folder, work)
+    put_in_place(folder, work)
 
 
 def _write_manifest(work: Path, recipe: Recipe, facts: dict[str, Any], elapsed_s: float) -> None:
@@ -132,7 +132,8 @@ def _write_manifest(work: Path, recipe: Recipe, facts: dict[str, Any], elapsed_s
     write_atomically(work / MANIFEST, json.dumps(manifest, indent=1).encode())
 
 
-def _replace(folder: Path, work: Path) -> None:
+def put_in_place(folder: Path, work: Path) -> None:
+    """Rename a finished working folder to `folder`, in place of what is there."""
     if folder.exists():
         stale = folder.parent / f".{folder.name}.stale"
         shutil.rmtree(stale, ignore_errors=True)

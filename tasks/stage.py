@@ -15,6 +15,7 @@ from tasks.layout import Campaign
 from tasks.memory import peak_bytes, reset_peak
 from tasks.products import Product, Recipe, find_product, making, require
 from tasks.progress import Interrupted, console, request_stop
+from tasks.sharing import borrow, lend
 
 SEED_ROUND = None
 """Round number of the stages before the first round."""
@@ -43,11 +44,15 @@ class Stage:
     """A stage of a campaign. Calling it inside a flow runs it as a Prefect task and returns its product.
 
     `depends_on`: dotted keys of the settings its product depends on. `version` changes whenever the same inputs would
-    give another product. `gpu` marks stages that want a CUDA device.
+    give another product. `gpu` marks stages that want a CUDA device; `shareable` those whose product says nothing of
+    its campaign, so that others of a study may take it over.
     """
 
-    def __init__(self, body: Body, name: str, version: int, depends_on: tuple[str, ...], gpu: bool) -> None:
+    def __init__(
+        self, body: Body, name: str, version: int, depends_on: tuple[str, ...], gpu: bool, shareable: bool
+    ) -> None:
         self.body, self.name, self.version, self.depends_on = body, name, version, depends_on
+        self.shareable = shareable
         self.task = task(
             name=name,
             task_run_name="{campaign.settings.name} round {round_number} " + name,
@@ -74,7 +79,7 @@ class Stage:
         folder, recipe = campaign.stage(self.name, round_number), self.recipe(campaign, round_number, inputs)
         when = "start    " if round_number is None else f"round {round_number}/{campaign.settings.stop.rounds}"
         where = f"{campaign.settings.name} {when}  {self.name:<14}"
-        found = find_product(folder, recipe)
+        found = find_product(folder, recipe) or self._borrowed(campaign, folder, recipe)
         if found is not None:
             console.print(f"{where} reused", style="dim", highlight=False)
             return Completed(name="Reused", message=f"valid product found in {folder}", data=found)
@@ -86,11 +91,18 @@ class Stage:
         except Interrupted as error:
             return Cancelled(message=str(error))
         product = require(find_product(folder, recipe), folder)
+        if campaign.shared is not None and self.shareable:
+            lend(product, campaign.shared)
         console.print(f"{where} {product.elapsed_s:8.1f} s", highlight=False)
         get_run_logger().info(
             "%s in %.1f s, %d bytes: %s", where, product.elapsed_s, product.total_bytes, dict(product.facts)
         )
         return product
+
+    def _borrowed(self, campaign: Campaign, folder: Path, recipe: Recipe) -> Product | None:
+        if campaign.shared is None or not self.shareable:
+            return None
+        return borrow(folder, recipe, campaign.shared)
 
     def recipe(self, campaign: Campaign, round_number: int | None, inputs: Mapping[str, Product | None]) -> Recipe:
         """What the product is made from."""
@@ -100,9 +112,11 @@ class Stage:
         return Recipe(self.name, self.version, {**chosen, "round": round_number}, digests)
 
 
-def stage(name: str, *, version: int, depends_on: tuple[str, ...], gpu: bool = False) -> Callable[[Body], Stage]:
+def stage(
+    name: str, *, version: int, depends_on: tuple[str, ...], gpu: bool = False, shareable: bool = True
+) -> Callable[[Body], Stage]:
     """Turn a body `(work, **inputs) -> None` into a stage."""
-    return lambda body: Stage(body, name, version, depends_on, gpu)
+    return lambda body: Stage(body, name, version, depends_on, gpu, shareable)
 
 
 def _look_up(settings: Mapping[str, Any], key: str) -> Any:

@@ -9,16 +9,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-from cereals_core.acquisition import regions_in_budget
-from cereals_core.datasets import open_dataset
+from cereals_core.datasets import open_images, open_truth
 from cereals_core.datasets.check import ImageInfo, check
 from cereals_core.errors import DataError, LockedError, SettingsError
 from cereals_core.grid import candidate_shape
+from cereals_core.models.build import network_outline
 from cereals_core.settings import CampaignSettings, changes_between
 from cereals_core.settings_files import parse_settings
 from tasks import tables
 from tasks.device import cpu_threads
-from tasks.layout import POOL, Campaign
+from tasks.layout import POOL, Campaign, Study
 from tasks.maps import Pool, group_name
 from tasks.products import Product, write_atomically
 from tasks.progress import track
@@ -27,9 +27,10 @@ from tasks.stage import Work, stage
 SPLITS: tuple[Literal["pool"], Literal["eval"]] = ("pool", "eval")
 
 
-def open_campaign(settings: CampaignSettings) -> Campaign:
+def open_campaign(settings: CampaignSettings, shared: Path | None = None) -> Campaign:
     """A reference to the campaign in its folder; other settings than it was started with are refused."""
-    campaign = Campaign(settings.path.absolute(), settings)
+    network_outline(settings.model)  # says at once if torchvision is needed and missing
+    campaign = Campaign(settings.path.absolute(), settings, shared)
     if campaign.settings_file.exists():
         changes = changes_between(_started_with(campaign.settings_file), settings)
         if changes:
@@ -49,21 +50,21 @@ def _started_with(file: Path) -> CampaignSettings:
 
 
 @contextmanager
-def writing(campaign: Campaign) -> Iterator[None]:
-    """Hold the campaign's lock and record its settings; the system frees the lock when the process ends, however."""
-    campaign.folder.mkdir(parents=True, exist_ok=True)
-    with campaign.lock_file.open("a+") as lock:
+def writing(place: Campaign | Study) -> Iterator[None]:
+    """Hold its lock and record its settings; the system frees the lock when the process ends, however."""
+    place.folder.mkdir(parents=True, exist_ok=True)
+    with place.lock_file.open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.seek(0)
             raise LockedError(
-                f"{campaign.folder}: process {lock.read().strip()} is running it; wait or stop that"
+                f"{place.folder}: process {lock.read().strip()} is running it; wait or stop that"
             ) from None
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
-        write_atomically(campaign.settings_file, campaign.settings.model_dump_json(indent=1).encode())
+        write_atomically(place.settings_file, place.settings.model_dump_json(indent=1).encode())
         yield
 
 
@@ -72,7 +73,7 @@ def examine(settings: CampaignSettings) -> dict[str, list[ImageInfo]]:
     infos: dict[str, list[ImageInfo]] = {}
     problems: list[str] = []
     for split in SPLITS:
-        dataset = open_dataset(settings.data, split)
+        dataset = open_truth(settings.data, split)
         with track(f"check {split}", len(dataset.image_ids), "images") as advance:
             infos[split], found = check(dataset, advance, cpu_threads(settings.compute))
         problems += found
@@ -97,7 +98,7 @@ def check_pool(work: Work) -> None:
         images=len(table),
         pixels=sum(info.height * info.width for info in infos["pool"]),
         eval_images=len(infos["eval"]),
-        class_names=list(open_dataset(settings.data, "pool").class_names),
+        class_names=list(open_images(settings.data, "pool").class_names),
     )
 
 
@@ -115,9 +116,10 @@ def refuse_impossible(settings: CampaignSettings, pool: Pool) -> None:
             "lower it to so many at most, or enlarge the pool"
         )
     window_px = wanted.window_px
-    if not any(all(candidate_shape(shard.height, shard.width, window_px)) for shard in pool.shards()):
+    fits = any(all(candidate_shape(shard.height, shard.width, window_px)) for shard in pool.shards())
+    if wanted.unit == "region" and not fits:
         sizes = ", ".join(list(pool.groups)[:5])
         raise SettingsError(
             f"acquisition.window_px = {window_px}: fits into no image of the pool (height x width {sizes}); lower it"
         )
-    regions_in_budget(wanted.images_per_round, pool.mean_image_pixels, wanted.window_px)
+    pool.budget(wanted)

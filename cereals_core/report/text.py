@@ -24,7 +24,7 @@ def round_table(points: Sequence[Point], pool_pixels: int) -> str:
         ]
         for index, point in enumerate(points)
     ]
-    return _table(["round", "mIoU", "change", "clicks", "pixels", "of pool"], rows)
+    return table(["round", "mIoU", "change", "clicks", "pixels", "of pool"], rows)
 
 
 def comparison_table(series: Mapping[str, Sequence[Point]]) -> str:
@@ -38,7 +38,7 @@ def comparison_table(series: Mapping[str, Sequence[Point]]) -> str:
     widths = _widths(header, rows)
     groups = [sum(widths[column : column + 3]) + 4 for column in range(2, len(widths), 4)]
     names = "".join(f"  |  {_fit(name, width)}" for name, width in zip(series, groups, strict=True))
-    return f"{' ' * widths[0]}{names}".rstrip() + "\n" + _table(header, rows)
+    return f"{' ' * widths[0]}{names}".rstrip() + "\n" + table(header, rows)
 
 
 def _cells(point: Point | None) -> list[str]:
@@ -50,7 +50,8 @@ def _fit(name: str, width: int) -> str:
     return short.center(width)
 
 
-def _table(header: list[str], rows: list[list[str]]) -> str:
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """Columns set to the right, each as wide as it needs to be."""
     widths = _widths(header, rows)
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in [header, *rows]]
     return "\n".join(line.rstrip() for line in lines) + "\n"

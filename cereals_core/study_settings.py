@@ -1,0 +1,115 @@
+"""What a study file may say: a campaign file without strategy and seed, and which of them to compare."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from cereals_core.settings import (
+    NAME,
+    Acquisition,
+    CampaignSettings,
+    Compute,
+    Data,
+    Model,
+    Section,
+    Stop,
+    Training,
+)
+from cereals_core.strategies import STRATEGIES
+
+FULL_LABELS = "full-labels"
+"""Arm of the reference: everything labelled, trained by the same code."""
+REPEATED = "repeated"
+"""Arm that runs the first strategy and seed once more, sharing nothing."""
+_STRATEGY_KEYS = ("strategy", "unit", "information", "cost", "fusion")
+
+
+class Arms(Section):
+    """The `[study]` section."""
+
+    strategies: tuple[Literal[tuple(STRATEGIES)], ...] = Field(min_length=1)  # type: ignore[valid-type]
+    """Names of strategies; the first is what the others are compared with, unless random-regions is among them."""
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**53)], ...] = Field((1, 2, 3), min_length=1)
+    """Campaigns of one seed share their seed set, so that strategies are compared in pairs."""
+    windows_px: tuple[int, ...] = ()
+    """Windows to run every strategy of regions with; empty: `acquisition.window_px` alone."""
+    repeat: bool = True
+    """Run the first strategy and seed twice: how much of a difference is noise."""
+
+    @model_validator(mode="after")
+    def _each_once(self) -> "Arms":
+        for key in ("strategies", "seeds", "windows_px"):
+            values = getattr(self, key)
+            if len(set(values)) < len(values):
+                raise ValueError(f"{key} names one twice: {list(values)}; remove it")
+        return self
+
+
+class StudySettings(Section):
+    """One study file (TOML): `[study]`, and the sections of a campaign file that all campaigns have in common."""
+
+    name: str = NAME
+    folder: Path | None = None
+    """Where the study is kept; absent: `studies/<name>` in the working directory."""
+    study: Arms
+    data: Data
+    model: Model = Model()
+    training: Training = Training()
+    acquisition: Acquisition = Acquisition()
+    stop: Stop = Stop()
+    compute: Compute = Compute()
+
+    @property
+    def path(self) -> Path:
+        """The study's folder."""
+        return self.folder or Path("studies") / self.name
+
+    @model_validator(mode="after")
+    def _campaigns_are_valid(self) -> "StudySettings":
+        given = sorted(self.acquisition.model_fields_set & set(_STRATEGY_KEYS))
+        if given:
+            raise ValueError(f"acquisition.{given[0]}: the strategies of a study say this; remove it")
+        for arm in self.arms():
+            self.campaign(arm, self.study.seeds[0])
+        return self
+
+    def arms(self) -> dict[str, dict[str, Any]]:
+        """Name of each strategy's arm, with the window if there are several, to its keys of `[acquisition]`."""
+        windows = self.study.windows_px or (self.acquisition.window_px,)
+        arms: dict[str, dict[str, Any]] = {}
+        for strategy in self.study.strategies:
+            by_window = STRATEGIES[strategy].unit == "region"
+            for window_px in windows if by_window else windows[:1]:
+                name = f"{strategy}-{window_px}px" if by_window and len(windows) > 1 else strategy
+                arms[name] = {"strategy": strategy, "window_px": window_px}
+        return arms
+
+    def campaign(self, arm: str, seed: int) -> CampaignSettings:
+        """The campaign of one arm and seed; `arm` may be FULL_LABELS and REPEATED too."""
+        arms, stop = self.arms(), self.stop.model_dump()
+        if arm == FULL_LABELS:
+            keys: dict[str, Any] = {"strategy": "random-images", "seed_images": "all", "clicks_per_round": None}
+            stop = {"rounds": 0}
+        else:
+            keys = arms[next(iter(arms)) if arm == REPEATED else arm]
+        common = self.model_dump(exclude={"study", "name", "folder", "acquisition", "stop"})
+        shared = self.acquisition.model_dump(exclude=set(_STRATEGY_KEYS))
+        return CampaignSettings.model_validate(
+            common
+            | {
+                "name": f"{self.name}-{arm}-seed-{seed}",
+                "seed": seed,
+                "folder": self.path / "campaigns" / arm / f"seed-{seed}",
+                "acquisition": shared | keys,
+                "stop": stop,
+            }
+        )
+
+    def campaigns(self) -> list[tuple[str, CampaignSettings]]:
+        """All campaigns with their arms, in the order they run: seed by seed, so that pairs are there early."""
+        arms = [FULL_LABELS, *self.arms()]
+        planned = [(arm, self.campaign(arm, seed)) for seed in self.study.seeds for arm in arms]
+        if self.study.repeat:
+            planned.append((REPEATED, self.campaign(REPEATED, self.study.seeds[0])))
+        return planned

@@ -1,0 +1,54 @@
+from dataclasses import replace
+from pathlib import Path
+
+from test_products import RECIPE, content, make
+
+from tasks.products import find_product
+from tasks.sharing import borrow, lend
+
+
+def test_what_one_campaign_lends_another_borrows(tmp_path: Path) -> None:
+    lent = make(tmp_path / "first" / "nms", proposals=3)
+    lend(lent, tmp_path / "shared")
+    borrowed = borrow(tmp_path / "second" / "nms", RECIPE, tmp_path / "shared")
+    assert borrowed is not None
+    assert borrowed == replace(lent, folder=tmp_path / "second" / "nms")
+    assert content(borrowed.folder) == content(lent.folder)
+    assert (borrowed / "table").stat().st_ino == (lent / "table").stat().st_ino
+
+
+def test_nothing_is_borrowed_for_another_recipe(tmp_path: Path) -> None:
+    lend(make(tmp_path / "first" / "nms"), tmp_path / "shared")
+    other = replace(RECIPE, inputs={**RECIPE.inputs, "pool": "a2"})
+    assert borrow(tmp_path / "second" / "nms", other, tmp_path / "shared") is None
+    assert not (tmp_path / "second").exists()
+
+
+def test_what_was_damaged_is_not_borrowed_and_lent_anew(tmp_path: Path) -> None:
+    lent, shared = make(tmp_path / "first" / "nms"), tmp_path / "shared"
+    lend(lent, shared)
+    table = shared / lent.fingerprint / "table"
+    table.unlink()
+    table.write_bytes(b"x" * 100)
+    assert borrow(tmp_path / "second" / "nms", RECIPE, shared) is None
+    lend(lent, shared)
+    assert borrow(tmp_path / "second" / "nms", RECIPE, shared) is not None
+
+
+def test_a_borrowed_product_outlives_the_lender(tmp_path: Path) -> None:
+    lent, shared = make(tmp_path / "first" / "nms"), tmp_path / "shared"
+    lend(lent, shared)
+    borrow(tmp_path / "second" / "nms", RECIPE, shared)
+    for folder in (lent.folder, shared / lent.fingerprint):
+        for file in [*folder.rglob("*")][::-1]:
+            file.unlink() if file.is_file() else file.rmdir()
+    assert find_product(tmp_path / "second" / "nms", RECIPE) is not None
+
+
+def test_a_stale_product_gives_way(tmp_path: Path) -> None:
+    lent = make(tmp_path / "first" / "nms")
+    lend(lent, tmp_path / "shared")
+    make(tmp_path / "second" / "nms", replace(RECIPE, version=2), {"table": b"old"})
+    borrowed = borrow(tmp_path / "second" / "nms", RECIPE, tmp_path / "shared")
+    assert borrowed is not None
+    assert content(borrowed.folder) == content(lent.folder)
