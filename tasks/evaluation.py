@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from cereals_core.datasets import open_dataset
+from cereals_core.datasets import open_truth
 from cereals_core.evaluation import confusion, iou, mean_iou
 from cereals_core.prediction import Predictor
 from tasks import tables
@@ -22,7 +22,7 @@ def evaluate(work: Work, pool: Product, ledger: Product, model: Product) -> None
     settings, class_names = work.campaign.settings, pool.facts["class_names"]
     device = prepare_device(settings.compute)
     predictor = Predictor(load_model(settings, len(class_names), model).to(device), precision_of(settings.compute))
-    dataset = open_dataset(settings.data, "eval")
+    dataset = open_truth(settings.data, "eval")
     total = np.zeros((len(class_names), len(class_names)), np.int64)
     with track(f"round {work.number} evaluate", len(dataset.image_ids), "images") as advance:
         pairs = prefetched(lambda image_id: (dataset.image(image_id), dataset.truth(image_id)), dataset.image_ids)

@@ -38,6 +38,16 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> CampaignSettings:
+    """A campaign that ran undisturbed; tests must not change it."""
+    from flows.campaign import run_campaign
+
+    settings = small_settings(tmp_path_factory.mktemp("finished") / "campaign")
+    assert run_campaign(settings) == "all 2 rounds of queries are done"
+    return settings
+
+
 @pytest.fixture
 def small(tmp_path: Path) -> CampaignSettings:
     """A campaign on synthetic streets that takes some seconds."""

@@ -24,14 +24,6 @@ from tasks.layout import ROUND_STAGES, Campaign
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> CampaignSettings:
-    """A campaign that ran undisturbed; tests must not change it."""
-    settings = small_settings(tmp_path_factory.mktemp("finished") / "campaign")
-    assert run_campaign(settings) == "all 2 rounds of queries are done"
-    return settings
-
-
 def manifests(folder: Path) -> dict[Path, tuple[bytes, int]]:
     files = sorted(folder.rglob("manifest.json"))
     return {file.relative_to(folder): (file.read_bytes(), file.stat().st_mtime_ns) for file in files}
@@ -89,7 +81,7 @@ def test_other_settings_are_refused_with_the_difference(finished: CampaignSettin
 KILLS = {
     "train-seg": "import tasks.training as t; t.CHECKPOINT_EVERY_S = 0; owner, name, calls = t, '_save', 3",
     "info-map": "from tasks.maps import MapStore as owner; name, calls = 'write', 5",
-    "commit": "import tasks.products as owner; name, calls = '_replace', 6",
+    "commit": "import tasks.products as owner; name, calls = 'put_in_place', 6",
 }
 DRIVER = """
 import os, signal, sys

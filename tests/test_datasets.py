@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cereals_core.datasets import open_dataset
+from cereals_core.datasets import open_truth
 from cereals_core.datasets.base import Truth
 from cereals_core.datasets.check import ImageInfo, check
 from cereals_core.datasets.files import read_image, read_mask, scaled_truth
@@ -104,7 +104,7 @@ def write_coco(root: Path, index: Any) -> CocoData:
 
 def test_coco_by_hand(tmp_path: Path) -> None:
     data = write_coco(tmp_path, coco_index())
-    dataset = open_dataset(data, "pool")
+    dataset = open_truth(data, "pool")
     assert dataset.class_names == ("car", "wall", "background")
     assert list(dataset.image_ids) == ["a", "b"]
     assert dataset.image("b").shape == (40, 60, 3)
@@ -112,7 +112,7 @@ def test_coco_by_hand(tmp_path: Path) -> None:
     assert truth.labels[[5, 12, 30], [5, 18, 30]].tolist() == [1, 0, 2]
     assert truth.clicks[4:].tolist() == [[10, 10, 1], [10, 20, 1], [20, 20, 1]]
     assert (dataset.truth("a").labels == 2).all()
-    void = open_dataset(data.model_copy(update={"background": ""}), "pool")
+    void = open_truth(data.model_copy(update={"background": ""}), "pool")
     assert void.class_names == ("car", "wall")
     assert (void.truth("a").labels == VOID).all()
 
@@ -128,7 +128,7 @@ def test_all_problems_of_a_coco_file_are_reported_at_once(tmp_path: Path) -> Non
         {"id": 7, "image_id": 1, "category_id": 7, "segmentation": [[0, 0, 1, 1, 0, float("nan")]]},
     ]
     with pytest.raises(DataError) as caught:
-        open_dataset(write_coco(tmp_path, index), "pool")
+        open_truth(write_coco(tmp_path, index), "pool")
     lines = str(caught.value).splitlines()
     expected = [
         "image id a occurs 2 times",
@@ -174,16 +174,16 @@ def test_a_spoiled_coco_file_is_refused(
     index = coco_index()
     spoil(index)
     with pytest.raises(DataError, match=message):
-        open_dataset(write_coco(tmp_path, index), "pool")
+        open_truth(write_coco(tmp_path, index), "pool")
 
 
 def test_missing_and_broken_json_are_refused(tmp_path: Path) -> None:
     data = CocoData(format="coco", root=tmp_path)
     with pytest.raises(DataError, match=r"train\.json: No such file"):
-        open_dataset(data, "pool")
+        open_truth(data, "pool")
     (tmp_path / "train.json").write_text('{"images": [')
     with pytest.raises(DataError, match=r"train\.json: not valid JSON"):
-        open_dataset(data, "pool")
+        open_truth(data, "pool")
 
 
 # --- masks
@@ -204,7 +204,7 @@ def test_masks_by_hand(tmp_path: Path) -> None:
     mask[30:32, 5:8] = 1  # a speck of 6 px
     mask[:, 59] = 11
     data = write_masks(tmp_path, mask)
-    dataset = open_dataset(data, "pool")
+    dataset = open_truth(data, "pool")
     truth = dataset.truth("one")
     assert list(dataset.image_ids) == ["one"]
     assert dataset.image("one").shape == (40, 60, 3)
@@ -221,16 +221,16 @@ def test_masks_by_hand(tmp_path: Path) -> None:
 def test_missing_files_of_masks_are_found(tmp_path: Path) -> None:
     data = write_masks(tmp_path, np.zeros((40, 60), np.uint8))
     (tmp_path / "train.txt").write_text("one\ntwo\n")
-    _, problems = check(open_dataset(data, "pool"), None, threads=2)
+    _, problems = check(open_truth(data, "pool"), None, threads=2)
     assert len(problems) == 2
     assert "train/two: no picture with suffix" in problems[0]
     assert "trainannot/two.png: No such file" in problems[1]
     (tmp_path / "train.txt").write_text("one\none\n")
     with pytest.raises(DataError, match="image id one occurs 2 times"):
-        open_dataset(data, "pool")
+        open_truth(data, "pool")
     (tmp_path / "train.txt").write_text("")
     with pytest.raises(DataError, match="lists no image"):
-        open_dataset(data, "pool")
+        open_truth(data, "pool")
 
 
 # --- check
@@ -240,7 +240,7 @@ def test_check_reports_sizes_and_every_problem(tmp_path: Path) -> None:
     index = coco_index()
     index["images"][0]["width"] = 61
     index["images"].append({"id": 3, "file_name": "c.png", "height": 40, "width": 60})
-    dataset = open_dataset(write_coco(tmp_path, index), "pool")
+    dataset = open_truth(write_coco(tmp_path, index), "pool")
     seen: list[None] = []
     infos, problems = check(dataset, lambda: seen.append(None), threads=2)
     assert infos == [ImageInfo("a", 40, 60), ImageInfo("b", 40, 60)]
@@ -258,14 +258,14 @@ def test_check_reports_sizes_and_every_problem(tmp_path: Path) -> None:
 def test_facades_hold_the_clicks_their_readme_states(split: Any, polygons: int, vertices: int) -> None:
     data = CocoData(format="coco", root=REAL / "facades")
     index = json.loads((data.root / f"{'train' if split == 'pool' else 'val'}.json").read_text())
-    dataset = open_dataset(data.model_copy(update={"scale": 0.1}), split)
+    dataset = open_truth(data.model_copy(update={"scale": 0.1}), split)
     assert len(index["annotations"]) == polygons
     assert sum(len(dataset.truth(image_id).clicks) for image_id in dataset.image_ids) == vertices
 
 
 @needs_real_data
 def test_real_images_pass_the_check() -> None:
-    facades = open_dataset(CocoData(format="coco", root=REAL / "facades", scale=0.5), "eval")
+    facades = open_truth(CocoData(format="coco", root=REAL / "facades", scale=0.5), "eval")
     infos, problems = check(facades, None, threads=2)
     assert not problems
     assert {(info.height, info.width) for info in infos} == {(256, 256)}
@@ -274,7 +274,7 @@ def test_real_images_pass_the_check() -> None:
 @needs_real_data
 def test_camvid_masks_are_indices_and_their_clicks_plausible() -> None:
     data = MasksData(format="masks", root=REAL / "camvid", class_names=CAMVID)
-    dataset = open_dataset(data, "pool")
+    dataset = open_truth(data, "pool")
     truths = [dataset.truth(image_id) for image_id in list(dataset.image_ids)[::40]]
     shares = (
         np.bincount(np.concatenate([truth.labels.ravel() for truth in truths]), minlength=256) / truths[0].labels.size

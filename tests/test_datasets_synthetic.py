@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cereals_core.datasets import open_dataset
+from cereals_core.datasets import open_truth
 from cereals_core.datasets.cityscapes import LABEL_IDS
 from cereals_core.datasets.files import Split
 from cereals_core.datasets.synthetic import CLASS_NAMES, SyntheticStreets, write_cityscapes_layout
@@ -82,7 +82,7 @@ def test_the_cityscapes_layout_reads_back_the_same(tmp_path: Path) -> None:
     splits: tuple[Split, ...] = ("pool", "eval")
     for split in splits:
         made = SyntheticStreets(data, split)
-        read = open_dataset(CityscapesData(format="cityscapes", root=tmp_path / "made"), split)
+        read = open_truth(CityscapesData(format="cityscapes", root=tmp_path / "made"), split)
         assert list(read.image_ids) == made.image_ids
         for image_id in made.image_ids:
             truth, expected = read.truth(image_id), made.truth(image_id)
@@ -104,7 +104,7 @@ def test_cityscapes_by_hand(tmp_path: Path) -> None:
     polygons = truths / "bonn_0_gtFine_polygons.json"
     objects = [{"label": "sky", "polygon": [[0, 0], [59, 0], [59, 10]]}, {"label": "x", "polygon": [[1, 2]] * 3}]
     polygons.write_text(json.dumps({"objects": objects}))
-    dataset = open_dataset(CityscapesData(format="cityscapes", root=tmp_path), "eval")
+    dataset = open_truth(CityscapesData(format="cityscapes", root=tmp_path), "eval")
     assert len(dataset.class_names) == 19
     assert list(dataset.image_ids) == ["bonn_0"]
     truth = dataset.truth("bonn_0")
@@ -120,4 +120,4 @@ def test_cityscapes_by_hand(tmp_path: Path) -> None:
 
 def test_an_empty_cityscapes_split_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"leftImg8bit/train: no <city>"):
-        open_dataset(CityscapesData(format="cityscapes", root=tmp_path), "pool")
+        open_truth(CityscapesData(format="cityscapes", root=tmp_path), "pool")

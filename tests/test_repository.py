@@ -12,7 +12,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from cereals_core.settings_files import read_settings
+from cereals_core.settings_files import is_study, read_settings, read_study
 
 ROOT = Path(__file__).parent.parent
 SOURCES = ("cereals_core", "flows", "tasks", "deployments")
@@ -117,7 +117,8 @@ def test_recipes_exist() -> None:
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda file: file.stem)
 def test_recipe_is_valid_and_begins_with_its_head(recipe: Path) -> None:
-    read_settings(recipe)
+    read = read_study if is_study(recipe) else read_settings
+    read(recipe)
     assert recipe.read_text().startswith("# "), (
         f"{recipe.name}: begin with a comment: paper, command, hours, expectation"
     )

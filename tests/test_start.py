@@ -184,7 +184,7 @@ class TwoSizes:
 
 
 def checked(campaign: Campaign, monkeypatch: pytest.MonkeyPatch, broken: bool) -> Work:
-    monkeypatch.setattr(start, "open_dataset", lambda data, split: TwoSizes(broken))
+    monkeypatch.setattr(start, "open_truth", lambda data, split: TwoSizes(broken))
     work = Work(campaign, None, campaign.stage("pool", None), {})
     work.folder.mkdir(parents=True)
     check_pool.body(work)

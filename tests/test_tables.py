@@ -13,7 +13,7 @@ from cereals_core.errors import CerealsError
 from tasks import tables
 
 SCHEMAS = {name: value for name, value in vars(tables).items() if isinstance(value, pa.Schema)}
-ROWS = [{"image_rank": rank, "y": 8 * rank, "x": 16, "score": 0.5 - rank / 64} for rank in range(40)]
+ROWS = [{"image_rank": rank, "y": 8 * rank, "x": 16, "score": 0.5 - rank / 64, "spend": 64.0} for rank in range(40)]
 VALUES: dict[pa.DataType, st.SearchStrategy[Any]] = {
     pa.string(): st.text(),
     pa.binary(): st.binary(),
@@ -39,7 +39,8 @@ def test_two_rows_by_hand(tmp_path: Path) -> None:
     file = written(tmp_path, ROWS[:2])
     table = tables.read_table(file, tables.PROPOSALS)
     assert table.schema.equals(tables.PROPOSALS)
-    assert table.to_pydict() == {"image_rank": [0, 1], "y": [0, 8], "x": [16, 16], "score": [0.5, 0.484375]}
+    columns = {"image_rank": [0, 1], "y": [0, 8], "x": [16, 16], "score": [0.5, 0.484375], "spend": [64.0, 64.0]}
+    assert table.to_pydict() == columns
 
 
 def test_an_empty_table_keeps_its_columns(tmp_path: Path) -> None:
@@ -100,7 +101,7 @@ def test_another_schema_is_refused_with_both(tmp_path: Path) -> None:
         file, "columns are image_rank int32, .*, expected epoch int32, steps int32, loss double", tables.HISTORY
     )
     wider = tables.PROPOSALS.set(3, pa.field("score", pa.float64()))
-    assert_refused(file, "x int32, score float, expected image_rank int32, .* x int32, score double", wider)
+    assert_refused(file, "x int32, score float, spend double, expected .* x int32, score double, spend double", wider)
 
 
 def test_no_table_and_no_parquet_are_refused(tmp_path: Path) -> None:
