@@ -40,13 +40,34 @@ ROUND_STAGES = (
 
 
 @dataclass(frozen=True)
-class Campaign:
+class Place:
+    """A folder that one process writes at a time."""
+
+    folder: Path
+
+    @property
+    def settings_file(self) -> Path:
+        """The settings of the last run."""
+        return self.folder / SETTINGS
+
+    @property
+    def lock_file(self) -> Path:
+        """Held by the process that writes."""
+        return self.folder / LOCK
+
+    @property
+    def report_file(self) -> Path:
+        """What a person reads."""
+        return self.folder / REPORT_PAGE
+
+
+@dataclass(frozen=True)
+class Campaign(Place):
     """A reference to a campaign: its folder and its settings. This is what travels between tasks.
 
     `shared` is the folder of products that the campaigns of a study have in common.
     """
 
-    folder: Path
     settings: CampaignSettings
     shared: Path | None = None
 
@@ -65,52 +86,21 @@ class Campaign:
         return sorted(int(path.name) for path in (self.folder / "rounds").glob("[0-9]*") if path.name.isdigit())
 
     @property
-    def settings_file(self) -> Path:
-        """The settings the campaign was started with."""
-        return self.folder / SETTINGS
-
-    @property
-    def lock_file(self) -> Path:
-        """Held by the one process that writes the campaign."""
-        return self.folder / LOCK
-
-    @property
     def ledger_file(self) -> Path:
         """Copy of the last complete round's ledger."""
         return self.folder / LEDGER
 
-    @property
-    def report_file(self) -> Path:
-        """The campaign's report."""
-        return self.folder / REPORT_PAGE
-
 
 @dataclass(frozen=True)
-class Study:
-    """A reference to a study: its folder and its settings."""
+class Study(Place):
+    """A reference to a study: its folder and its settings; strategies and seeds may be added between runs."""
 
-    folder: Path
     settings: StudySettings
-
-    @property
-    def settings_file(self) -> Path:
-        """The settings of the last run; strategies and seeds may be added between runs."""
-        return self.folder / SETTINGS
-
-    @property
-    def lock_file(self) -> Path:
-        """Held by the one process that runs the study."""
-        return self.folder / LOCK
 
     @property
     def shared(self) -> Path:
         """Products that several campaigns have in common, by fingerprint."""
         return self.folder / "shared"
-
-    @property
-    def report_file(self) -> Path:
-        """The study's report."""
-        return self.folder / REPORT_PAGE
 
     @property
     def results_file(self) -> Path:

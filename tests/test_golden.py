@@ -29,6 +29,8 @@ CAMPAIGNS: dict[str, dict[str, object]] = {
     "bald-clicks": {"strategy": "bald-regions", "dropout_samples": 4, "information": "bald", "clicks_per_round": 90},
     "random-images": {"strategy": "random-images", "information": "random"},
 }
+LEARNS = "cereals-entropy"
+"""The one that asks twice, the second time of networks that have seen its first answers."""
 
 
 def run_and_write(folder: Path) -> None:
@@ -37,7 +39,8 @@ def run_and_write(folder: Path) -> None:
 
     for name, acquisition in CAMPAIGNS.items():
         settings = small_settings(folder / "campaigns" / name, **acquisition)
-        run_campaign(settings)
+        rounds = 2 if name == LEARNS else 1
+        run_campaign(settings.model_copy(update={"stop": settings.stop.model_copy(update={"rounds": rounds})}))
         rows = pq.read_table(settings.path / "ledger.parquet").to_pylist()
         with (folder / f"{name}.csv").open("w", newline="") as file:
             writer = csv.DictWriter(file, rows[0], lineterminator="\n")
