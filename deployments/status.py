@@ -9,7 +9,7 @@ from cereals_core.report.text import comparison_table, plot, round_table
 from cereals_core.report.wording import UPPER_BOUND, campaign_title
 from cereals_core.settings_files import is_study, read_settings, read_study
 from tasks.history import evaluated_rounds, finished_stages, has_ended, learning_curve, product_of
-from tasks.layout import ROUND_STAGES, Campaign, Study
+from tasks.layout import Campaign, Study
 from tasks.study import study_facts
 
 
@@ -58,11 +58,10 @@ def _show(campaign: Campaign) -> str:
     if numbers:
         pool = product_of(campaign, "pool", None)
         lines.append(round_table(learning_curve(campaign, numbers), pool.facts["pixels"]))
-    rounds = campaign.rounds()
     if has_ended(campaign):
         lines.append(f"ended with round {numbers[-1]}")
-    elif rounds:
-        lines.append(_progress(rounds[-1], finished_stages(campaign, rounds[-1])))
+    else:
+        lines.append(_progress(campaign, numbers))
     if campaign.report_file.exists():
         lines.append(f"report: {campaign.report_file}")
     return "\n".join(lines)
@@ -72,6 +71,10 @@ def _title(campaign: Campaign) -> str:
     return campaign_title(campaign.settings.name, campaign.settings.acquisition.cost == "true")
 
 
-def _progress(number: int, done: list[str]) -> str:
-    missing = [name for name in ROUND_STAGES if name not in done]
+def _progress(campaign: Campaign, evaluated: list[int]) -> str:
+    number = evaluated[-1] if evaluated else 0
+    if "report" in finished_stages(campaign, number):
+        number += 1
+    done = finished_stages(campaign, number)
+    missing = [name for name in campaign.round_stages if name not in done]
     return f"round {number}: done {', '.join(done) or 'nothing yet'}; to come {', '.join(missing) or 'nothing'}"

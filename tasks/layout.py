@@ -86,6 +86,14 @@ class Campaign(Place):
         return sorted(int(path.name) for path in (self.folder / "rounds").glob("[0-9]*") if path.name.isdigit())
 
     @property
+    def round_stages(self) -> list[str]:
+        """Names of the stages that a round of this campaign's strategy runs, in their order."""
+        wanted = self.settings.acquisition
+        absent = set() if wanted.cost == "learned" else {"train-cost", "cost-map", "evaluate-cost"}
+        absent |= {"info-map"} if wanted.information == "random" else set()
+        return [name for name in ROUND_STAGES if name not in absent]
+
+    @property
     def ledger_file(self) -> Path:
         """Copy of the last complete round's ledger."""
         return self.folder / LEDGER

@@ -125,8 +125,9 @@ def is_work(path: Path) -> bool:
 def test_random_regions_need_no_maps(small: CampaignSettings) -> None:
     settings = small_settings(small.path, information="random", cost="none", fusion="none")
     run_campaign(settings)
-    rounds = {path.name for path in Campaign(settings.path, settings).round(0).iterdir()}
-    assert rounds == set(ROUND_STAGES) - {"train-cost", "info-map", "cost-map"}
+    campaign = Campaign(settings.path, settings)
+    assert {path.name for path in campaign.round(0).iterdir()} == set(campaign.round_stages)
+    assert set(ROUND_STAGES) - set(campaign.round_stages) == {"train-cost", "info-map", "cost-map", "evaluate-cost"}
     asked = [row for row in pq.read_table(settings.path / "ledger.parquet").to_pylist() if row["round"] >= 0]
     assert len(asked) == 20
     assert all(row["information"] is None and row["predicted_clicks"] is None for row in asked)
