@@ -60,7 +60,7 @@ def _mistake(kind: type[Section], entry: Any) -> str:
     location = [str(part) for part in entry["loc"]]
     if len(location) > 2 and location[0] == "data":
         del location[1]  # the format's name, which pydantic adds for the union
-    if location[-1] in ("count", "word"):
+    if location and location[-1] in ("count", "word"):
         del location[-1]  # as it does for CountOrAll
     key, problem, value = ".".join(location), entry["msg"], entry["input"]
     if entry["type"] == "extra_forbidden":

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-from cereals_core.datasets import open_images, open_truth
+from cereals_core.datasets import open_truth
 from cereals_core.datasets.check import ImageInfo, check
 from cereals_core.errors import DataError, LockedError, SettingsError
 from cereals_core.grid import candidate_shape
@@ -98,7 +98,7 @@ def check_pool(work: Work) -> None:
         images=len(table),
         pixels=sum(info.height * info.width for info in infos["pool"]),
         eval_images=len(infos["eval"]),
-        class_names=list(open_images(settings.data, "pool").class_names),
+        class_names=list(open_truth(settings.data, "pool").class_names),
     )
 
 

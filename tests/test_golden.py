@@ -27,7 +27,6 @@ CAMPAIGNS: dict[str, dict[str, object]] = {
     "cereals-entropy": {},
     "cereals-g3": {"strategy": "cereals-g3", "dropout_samples": 4, "information": "vote_entropy"},
     "bald-clicks": {"strategy": "bald-regions", "dropout_samples": 4, "information": "bald", "clicks_per_round": 90},
-    "random-images": {"strategy": "random-images", "information": "random"},
 }
 LEARNS = "cereals-entropy"
 """The one that asks twice, the second time of networks that have seen its first answers."""

@@ -227,7 +227,7 @@ def test_all_problems_of_both_splits_are_listed(small: CampaignSettings, monkeyp
     [
         ({"seed_images": 4}, r"acquisition\.seed_images = 4: the pool has 3 images; lower it to so many at most, or"),
         ({"window_px": 48}, r"acquisition\.window_px = 48: fits into no .* \(height x width 32x40, 24x40\); lower it"),
-        ({"images_per_round": 0.4}, r"images_per_round = 0\.4 is a budget of 469 pixels a round, less than one region"),
+        ({"images_per_round": 0.4}, r"images_per_round = 0\.4 is a budget of 469 pixels a round, less than one query"),
     ],
 )
 def test_what_the_pool_cannot_serve_is_refused(

@@ -138,7 +138,7 @@ def test_the_reference_knows_all_labels(ran: StudySettings) -> None:
 
 def test_a_second_run_makes_nothing_again(ran: StudySettings) -> None:
     before = {file: file.stat().st_mtime_ns for file in sorted(ran.path.rglob("manifest.json"))}
-    run_study(settings_of(ran.path, seeds=(SEED,), strategies=NAMED[:2]))
+    run_study(settings_of(ran.path, strategies=NAMED[:1]))
     assert {file: file.stat().st_mtime_ns for file in sorted(ran.path.rglob("manifest.json"))} == before
 
 
