@@ -23,9 +23,12 @@ def open_existing(file: Path) -> Campaign:
 
 
 def open_study(file: Path) -> Study:
-    """The study of a study file."""
+    """The study of a study file; ProductError if it was never started."""
     settings = read_study(file)
-    return Study(settings.path.absolute(), settings)
+    study = Study(settings.path.absolute(), settings)
+    if not study.settings_file.exists():
+        raise ProductError(f"{study.folder}: no study was started there; `cereals study {file}` starts it")
+    return study
 
 
 def show_status(files: Sequence[Path]) -> str:

@@ -157,7 +157,9 @@ def write_atomically(file: Path, content: bytes) -> None:
 def require(product: Product | None, folder: Path) -> Product:
     """The product, or a ProductError that says what to run."""
     if product is None:
-        raise ProductError(f"{folder}: no valid product is there; `cereals run` with the campaign's file makes it")
+        raise ProductError(
+            f"{folder}: no valid product is there; `cereals run` or `cereals study` with its file makes it"
+        )
     return product
 
 

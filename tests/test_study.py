@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import small_settings
 
-from cereals_core.errors import SettingsError
+from cereals_core.errors import ProductError, SettingsError
 from cereals_core.settings_files import read_settings, read_study
 from cereals_core.strategies import STRATEGIES
 from cereals_core.study_settings import FULL_LABELS, REPEATED, StudySettings
@@ -83,6 +83,12 @@ def test_a_study_file_is_no_campaign_file(tmp_path: Path) -> None:
     from_file(tmp_path, STUDY_FILE)
     with pytest.raises(SettingsError, match=r"`cereals study .*study\.toml` runs it"):
         read_settings(tmp_path / "study.toml")
+
+
+def test_a_study_that_was_never_started_says_how_to_start(tmp_path: Path) -> None:
+    (tmp_path / "study.toml").write_text(f'folder = "{tmp_path}/here"\n{STUDY_FILE}')
+    with pytest.raises(ProductError, match=r"no study was started there; `cereals study .*study\.toml` starts it"):
+        show_status([tmp_path / "study.toml"])
 
 
 @pytest.fixture(scope="module")
