@@ -38,6 +38,7 @@ def test_every_stage_leaves_its_product(finished: CampaignSettings) -> None:
     for number in (0, 1):
         assert {path.name for path in campaign.round(number).iterdir()} == set(ROUND_STAGES)
     assert {path.name for path in campaign.round(2).iterdir()} == {"train-seg", "evaluate", "report"}
+    assert (campaign.stage("report", 0) / "region-1.png").exists()
     assert "<html" in campaign.report_file.read_text()
     assert campaign.ledger_file.read_bytes() == (campaign.stage("oracle-query", 1) / "ledger.parquet").read_bytes()
 

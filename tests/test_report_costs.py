@@ -96,7 +96,9 @@ def test_status_marks_an_upper_bound(tmp_path: Path, cost: str) -> None:
     (tmp_path / "streets").mkdir()
     (tmp_path / "streets" / "settings.json").touch()
     expected = [f"streets (upper bound), in {tmp_path}/streets", wording.UPPER_BOUND]
-    assert show_status([file]).splitlines() == (expected if cost == "true" else [f"streets, in {tmp_path}/streets"])
+    *shown, progress = show_status([file]).splitlines()
+    assert shown == (expected if cost == "true" else [f"streets, in {tmp_path}/streets"])
+    assert progress.startswith("round 0: done nothing yet")
 
 
 def test_queries_of_whole_images_are_called_images() -> None:
