@@ -119,6 +119,14 @@ CountOrAll = Annotated[
 ]
 
 
+def _parts_of(strategy: Any, clicks_per_round: Any) -> dict[str, str]:
+    """The keys that a strategy's name stands for; none for what is no such name."""
+    if not isinstance(strategy, str) or strategy not in STRATEGIES:
+        return {}
+    parts = {key: getattr(STRATEGIES[strategy], key) for key in ("unit", "information", "cost", "fusion")}
+    return parts | ({"cost": "learned"} if clicks_per_round is not None and parts["cost"] == "none" else {})
+
+
 class Acquisition(Section):
     """What is asked for, and how much of it a round."""
 
@@ -145,22 +153,16 @@ class Acquisition(Section):
     @model_validator(mode="before")
     @classmethod
     def _by_name(cls, raw: Any) -> Any:
-        strategy = STRATEGIES.get(raw.get("strategy") or "") if isinstance(raw, dict) else None
-        if strategy is None:
-            return raw
-        parts = {key: getattr(strategy, key) for key in ("unit", "information", "cost", "fusion")}
-        if raw.get("clicks_per_round") is not None and strategy.cost == "none":
-            parts["cost"] = "learned"
-        for key, value in parts.items():
-            if raw.get(key, value) != value:
-                raise ValueError(
-                    f'strategy = "{raw["strategy"]}" means {key} = "{value}", not "{raw[key]}"; remove one of the two'
-                )
-        return raw | parts
+        """Fill in what the strategy's name means; keys given beside it are compared once all are known to be valid."""
+        return _parts_of(raw.get("strategy"), raw.get("clicks_per_round")) | raw if isinstance(raw, dict) else raw
 
     @model_validator(mode="after")
     def _combinations(self) -> "Acquisition":
-        mistakes = []
+        mistakes = [
+            f'strategy = "{self.strategy}" means {key} = "{value}", not "{getattr(self, key)}"; remove one of the two'
+            for key, value in _parts_of(self.strategy, self.clicks_per_round).items()
+            if getattr(self, key) != value
+        ]
         if self.window_px % STRIDE_PX:
             mistakes.append(f"window_px = {self.window_px}: must be a multiple of {STRIDE_PX}, the stride of the maps")
         if self.fusion != "none" and self.cost == "none":

@@ -113,6 +113,12 @@ def test_settings_that_do_not_go_together_are_refused(values: dict[str, object],
     assert problem in mistakes(acquisition=values)[1]
 
 
+def test_a_strategy_hides_no_other_mistake() -> None:
+    told = mistakes(acquisition={"strategy": "cereals", "fusion": "g2", "seed_images": "some"})
+    assert any("acquisition.seed_images = 'some'" in line for line in told)
+    assert any("acquisition.strategy = ['cereals']" in line for line in mistakes(acquisition={"strategy": ["cereals"]}))
+
+
 def test_settings_are_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
         parse_settings(SMALLEST, "x").seed = 3
