@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: help demo test check bench format
+.PHONY: help demo test system check bench format
 
 help:  ## list what can be made
 	@awk -F ':.*## *' '/^[a-z]+:.*##/ { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
@@ -12,6 +12,9 @@ demo: $(INSTALLED)  ## run a small campaign from drawn scenes to its report
 
 test: $(INSTALLED)  ## run the tests
 	env -u OMP_NUM_THREADS $(BIN)/pytest -q
+
+system: $(INSTALLED)  ## the tests that start servers, other hosts and a browser; they say what they miss
+	env -u OMP_NUM_THREADS $(BIN)/pytest -q -m system
 
 check: $(INSTALLED)  ## look at format, lint, types and layers; change nothing
 	$(BIN)/ruff format --check .

@@ -1,16 +1,21 @@
 """A campaign: a seed set, then round after round until the budget is spent or the target is reached."""
 
+from datetime import datetime
 from itertools import count
 from pathlib import Path
 
 from prefect import flow
+from prefect.exceptions import CancelledRun
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from cereals_core.settings import CampaignSettings
-from flows.round import Given, Outcome, run_round
+from flows.round import Given, run_round
+from tasks.history import evaluated_rounds
+from tasks.layout import Campaign
 from tasks.mapping import true_cost_map
 from tasks.oracle import seed_set
 from tasks.pretrained import pretrained
+from tasks.progress import stop_at
 from tasks.reporting import finished_round, report_campaign
 from tasks.start import check_pool, open_campaign, writing
 
@@ -20,23 +25,43 @@ from tasks.start import check_pool, open_campaign, writing
     flow_run_name="{settings.name}",
     task_runner=ThreadPoolTaskRunner(max_workers=1),  # type: ignore[arg-type]
 )
-def run_campaign(settings: CampaignSettings, shared: Path | None = None) -> str:
-    """Start the campaign or go on with it; returns why it ended.
+def run_campaign(
+    settings: CampaignSettings, shared: Path | None = None, rounds: int | None = None, until: datetime | None = None
+) -> str:
+    """Start the campaign or go on with it; returns why it ended, or where this run left it.
 
-    `shared`: folder of products that campaigns with equal beginnings have in common.
+    `shared`: folder of products that campaigns with equal beginnings have in common. `rounds`: leave after so many
+    rounds. `until`: leave at this moment, after the step in hand; the next run goes on from there.
     """
     campaign = open_campaign(settings, shared)
-    with writing(campaign):
-        weights = pretrained(campaign) if settings.model.weights is not None else None
-        pool = check_pool(campaign)
-        ledger = seed_set(campaign, pool=pool)
-        true_cost = true_cost_map(campaign, pool=pool) if settings.acquisition.cost == "true" else None
-        given = Given(pool, weights, true_cost)
-        for number in count():
-            ledger_after = finished_round(campaign, number, pool, ledger)
-            outcome = Outcome(ledger_after, None) if ledger_after else run_round(campaign, number, given, ledger)
-            if outcome.stop_reason is not None:
-                report_campaign(campaign)
-                return outcome.stop_reason
-            ledger = outcome.ledger
+    with writing(campaign), stop_at(until) as passed:
+        try:
+            return _advance(campaign, rounds)
+        except CancelledRun:
+            if not passed.is_set():
+                raise
+            return f"left at {until:%Y-%m-%d %H:%M}, {len(evaluated_rounds(campaign))} rounds evaluated so far"
+
+
+def _advance(campaign: Campaign, rounds: int | None) -> str:
+    """Round after round until the campaign ends, or so many of them were run."""
+    settings = campaign.settings
+    weights = pretrained(campaign) if settings.model.weights is not None else None
+    pool = check_pool(campaign)
+    ledger = seed_set(campaign, pool=pool)
+    true_cost = true_cost_map(campaign, pool=pool) if settings.acquisition.cost == "true" else None
+    given, first = Given(pool, weights, true_cost), None
+    for number in count():
+        done = finished_round(campaign, number, pool, ledger)
+        if done is not None:
+            ledger = done
+            continue
+        first = number if first is None else first
+        if rounds is not None and number == first + rounds:
+            return f"left after {rounds} rounds; round {number} is next"
+        outcome = run_round(campaign, number, given, ledger)
+        if outcome.stop_reason is not None:
+            report_campaign(campaign)
+            return outcome.stop_reason
+        ledger = outcome.ledger
     raise AssertionError("unreachable")

@@ -4,6 +4,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Protocol
 
 from rich.console import Console
@@ -24,6 +25,29 @@ class Interrupted(CerealsError):
 def request_stop() -> None:
     """Make every stage stop after its current step."""
     _stop.set()
+
+
+@contextmanager
+def stop_at(moment: datetime | None) -> Iterator[threading.Event]:
+    """Ask to stop once `moment` has come, which carries its zone; the event yielded tells whether it has."""
+    passed = threading.Event()
+    if moment is None:
+        yield passed
+        return
+
+    def stop() -> None:
+        passed.set()
+        request_stop()
+
+    timer = threading.Timer(max((moment - datetime.now(moment.tzinfo)).total_seconds(), 0), stop)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield passed
+    finally:
+        timer.cancel()
+        if passed.is_set():
+            _stop.clear()
 
 
 def stop_if_requested() -> None:
