@@ -19,3 +19,7 @@ class ProductError(CerealsError, RuntimeError):
 
 class LockedError(CerealsError, BlockingIOError):
     """Another process is writing this campaign."""
+
+
+class WorkersError(CerealsError, RuntimeError):
+    """The Dask workers that stages run on are missing or lost."""

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from cereals_core.grid import STRIDE_PX
+from cereals_core.location import Location, open_location
 from cereals_core.strategies import DROPOUT_MEASURES, STRATEGIES, Cost, Fusion, Information, Unit
 
 
@@ -199,6 +200,10 @@ class Compute(Section):
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["float32", "bfloat16"] = "float32"
+    cluster: str = Field("auto", pattern=r"^(auto|none|local|(tcp|tls|ucx|ws|wss)://\S+)$")
+    """Where stages run: "none": in the process of the campaign; "local": on Dask workers of this machine, one for each
+    CUDA device and one for all else; the address of a Dask scheduler; "auto": "local" if there are several CUDA devices,
+    else "none"."""
     threads: int = Field(0, ge=0)
     """CPU threads for the networks; 0: as many as there are cores. Ledgers agree bit for bit at equal counts only."""
     shard_images: int = Field(32, gt=0)
@@ -214,8 +219,9 @@ class CampaignSettings(Section):
     name: str = NAME
     """Lower case letters, digits and dashes: it names flow runs and artifacts."""
     seed: int = Field(0, ge=0, lt=2**53)
-    folder: Path | None = None
-    """Where the campaign is kept; absent: `campaigns/<name>` in the working directory."""
+    folder: Location | None = None
+    """Where the campaign is kept: a folder, or a prefix of an object store (`s3://bucket/prefix`); absent:
+    `campaigns/<name>` in the working directory."""
     data: Data
     model: Model = Model()
     training: Training = Training()
@@ -243,7 +249,7 @@ class CampaignSettings(Section):
     @property
     def path(self) -> Path:
         """The campaign's folder."""
-        return self.folder or Path("campaigns") / self.name
+        return open_location(self.folder or f"campaigns/{self.name}")
 
 
 def changes_between(old: CampaignSettings, new: CampaignSettings) -> list[str]:
@@ -265,7 +271,7 @@ def deciding_settings(settings: CampaignSettings) -> dict[str, Any]:
             "stop": True,
             "data": {"root"},
             "acquisition": {"strategy"},
-            "compute": {"device", "threads", "shard_images"},
+            "compute": {"device", "cluster", "threads", "shard_images"},
         },
     )
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from cereals_core.location import Location, open_location
 from cereals_core.settings import (
     NAME,
     Acquisition,
@@ -50,8 +51,8 @@ class StudySettings(Section):
     """One study file (TOML): `[study]`, and the sections of a campaign file that all campaigns have in common."""
 
     name: str = NAME
-    folder: Path | None = None
-    """Where the study is kept; absent: `studies/<name>` in the working directory."""
+    folder: Location | None = None
+    """Where the study is kept, as a campaign's; absent: `studies/<name>` in the working directory."""
     study: Arms
     data: Data
     model: Model = Model()
@@ -63,7 +64,7 @@ class StudySettings(Section):
     @property
     def path(self) -> Path:
         """The study's folder."""
-        return self.folder or Path("studies") / self.name
+        return open_location(self.folder or f"studies/{self.name}")
 
     @model_validator(mode="after")
     def _campaigns_are_valid(self) -> "StudySettings":

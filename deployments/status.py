@@ -16,7 +16,7 @@ from tasks.study import study_facts
 def open_existing(file: Path) -> Campaign:
     """The campaign of a campaign file; ProductError if it was never started."""
     settings = read_settings(file)
-    campaign = Campaign(settings.path.absolute(), settings)
+    campaign = Campaign(settings.path, settings)
     if not campaign.settings_file.exists():
         raise ProductError(f"{campaign.folder}: no campaign was started there; `cereals run {file}` starts it")
     return campaign
@@ -25,7 +25,7 @@ def open_existing(file: Path) -> Campaign:
 def open_study(file: Path) -> Study:
     """The study of a study file; ProductError if it was never started."""
     settings = read_study(file)
-    study = Study(settings.path.absolute(), settings)
+    study = Study(settings.path, settings)
     if not study.settings_file.exists():
         raise ProductError(f"{study.folder}: no study was started there; `cereals study {file}` starts it")
     return study

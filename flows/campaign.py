@@ -18,6 +18,7 @@ from tasks.pretrained import pretrained
 from tasks.progress import stop_at
 from tasks.reporting import finished_round, report_campaign
 from tasks.start import check_pool, open_campaign, writing
+from tasks.workers import computing
 
 
 @flow(
@@ -34,7 +35,7 @@ def run_campaign(
     rounds. `until`: leave at this moment, after the step in hand; the next run goes on from there.
     """
     campaign = open_campaign(settings, shared)
-    with writing(campaign), stop_at(until) as passed:
+    with writing(campaign), computing(settings.compute), stop_at(until) as passed:
         try:
             return _advance(campaign, rounds)
         except CancelledRun:

@@ -19,7 +19,7 @@ from tasks.study import report_study, study_facts
 )
 def run_study(settings: StudySettings) -> Study:
     """Start the study or go on with it: every campaign it means, those of one seed sharing their beginning."""
-    study = Study(settings.path.absolute(), settings)
+    study = Study(settings.path, settings)
     with writing(study):
         for arm, campaign in settings.campaigns():
             run_campaign(campaign, shared=None if arm == REPEATED else study.shared)

@@ -6,8 +6,10 @@ info-map and cost-map see images and nothing else, and leave out those that are 
 serves the upper bound of a study, `acquisition.cost = "true"`, which is no strategy that anyone could use.
 """
 
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -26,12 +28,29 @@ from tasks.layout import MAPS
 from tasks.maps import MapStore, Pool, PoolImage, Shard
 from tasks.prefetch import prefetched
 from tasks.products import Product
-from tasks.progress import track
+from tasks.progress import stop_if_requested, track
 from tasks.stage import Work, stage
 from tasks.start import open_pool
 from tasks.training import load_cost_model, load_model
+from tasks.workers import kept
 
-Item = TypeVar("Item")
+Inputs = Mapping[str, Product]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A shard, and those of its images whose maps are wanted."""
+
+    shard: Shard
+    image_ids: tuple[str, ...]
+
+
+Reader = Callable[[str], Any]
+"""What an image's map is made from, by the image's id; called ahead, in threads."""
+Mapper = Callable[[str, Any], np.ndarray]
+"""The map of an image, from its id and what was read."""
+Opener = Callable[[Work, Inputs], tuple[Reader, Mapper]]
+"""Opens data and network on the worker that needs them."""
 
 
 @stage(
@@ -39,11 +58,16 @@ Item = TypeVar("Item")
     version=1,
     depends_on=("seed", "data", "model", "acquisition.information", "acquisition.dropout_samples", "compute.precision"),
     gpu=True,
+    where="shards",
 )
 def info_map(work: Work, pool: Product, ledger: Product, model: Product) -> None:
     """Information in every cell of the pool."""
+    _map_images(work, _information, {"pool": pool, "ledger": ledger, "model": model})
+
+
+def _information(work: Work, inputs: Inputs) -> tuple[Reader, Mapper]:
     settings, wanted = work.campaign.settings, work.campaign.settings.acquisition
-    predictor = _predictor(work, load_model(settings, len(pool.facts["class_names"]), model))
+    predictor = _predictor(work, load_model(settings, len(inputs["pool"].facts["class_names"]), inputs["model"]))
 
     def of_one_pass(image_id: str, image: np.ndarray) -> np.ndarray:
         return predictor.information(image, MEASURES[wanted.information])
@@ -52,29 +76,35 @@ def info_map(work: Work, pool: Product, ledger: Product, model: Product) -> None
         measure, masks = SAMPLED_MEASURES[wanted.information], rng(settings.seed, "info-map", work.number, image_id)
         return predictor.sampled_information(image, measure, wanted.dropout_samples, settings.model.dropout, masks)
 
-    _map_images(work, pool, ledger, of_samples if wanted.needs_dropout else of_one_pass)
+    return open_images(settings.data, "pool").image, of_samples if wanted.needs_dropout else of_one_pass
 
 
-@stage("cost-map", version=1, depends_on=("data", "model", "compute.precision"), gpu=True)
+@stage("cost-map", version=1, depends_on=("data", "model", "compute.precision"), gpu=True, where="shards")
 def cost_map(work: Work, pool: Product, ledger: Product, model: Product) -> None:
     """Predicted clicks in every cell of the pool."""
-    predictor = _predictor(work, load_cost_model(work.campaign.settings, model))
-    _map_images(work, pool, ledger, lambda image_id, image: predictor.clicks(image))
+    _map_images(work, _clicks, {"pool": pool, "ledger": ledger, "model": model})
 
 
-@stage("true-cost-map", version=1, depends_on=("data",))
+def _clicks(work: Work, inputs: Inputs) -> tuple[Reader, Mapper]:
+    predictor = _predictor(work, load_cost_model(work.campaign.settings, inputs["model"]))
+    return open_images(work.campaign.settings.data, "pool").image, lambda image_id, image: predictor.clicks(image)
+
+
+@stage("true-cost-map", version=1, depends_on=("data",), where="shards")
 def true_cost_map(work: Work, pool: Product) -> None:
     """TRUE clicks in every cell of every image of the pool, read from its TRUTH: an upper bound, never a strategy.
 
     The store is laid out as cost-map's, and rounded as it. It belongs to no round. A pixel counts 10 clicks at most, so
     a window's sum can be below its c_p.
     """
+    _write_maps(work, _true_clicks, {}, open_pool(work.campaign, pool), lambda image: True)
 
-    def true_clicks(image_id: str, truth: Truth) -> np.ndarray:
+
+def _true_clicks(work: Work, inputs: Inputs) -> tuple[Reader, Mapper]:
+    def of_truth(image_id: str, truth: Truth) -> np.ndarray:
         return quantise(click_map(truth.clicks, truth.labels.shape))
 
-    truth_of = open_truth(work.campaign.settings.data, "pool").truth
-    _write_maps(work, open_pool(work.campaign, pool), lambda image: True, truth_of, true_clicks)
+    return open_truth(work.campaign.settings.data, "pool").truth, of_truth
 
 
 def _predictor(work: Work, model: Network) -> Predictor:
@@ -82,36 +112,48 @@ def _predictor(work: Work, model: Network) -> Predictor:
     return Predictor(model.to(prepare_device(compute)), precision_of(compute))
 
 
-def _map_images(work: Work, pool: Product, ledger: Product, image_map: Callable[[str, np.ndarray], np.ndarray]) -> None:
+def _map_images(work: Work, opener: Opener, inputs: Inputs) -> None:
     """Write the map of each image that is not fully labelled."""
-    labelled, image_of = Ledger(ledger), open_images(work.campaign.settings.data, "pool").image
-    images = open_pool(work.campaign, pool)
-    _write_maps(work, images, lambda image: not labelled.is_full(image), image_of, image_map)
+    labelled, pool = Ledger(inputs["ledger"]), open_pool(work.campaign, inputs["pool"])
+    _write_maps(work, opener, inputs, pool, lambda image: not labelled.is_full(image))
 
 
-def _write_maps(
-    work: Work,
-    pool: Pool,
-    is_wanted: Callable[[PoolImage], bool],
-    read: Callable[[str], Item],
-    map_of: Callable[[str, Item], np.ndarray],
-) -> None:
-    """Write `map_of(image_id, read(image_id))` of each image that is wanted; the others' maps are NaN."""
+def _write_maps(work: Work, opener: Opener, inputs: Inputs, pool: Pool, is_wanted: Callable[[PoolImage], bool]) -> None:
+    """Write the maps of the images that are wanted, shard by shard on the workers; the others' maps are NaN."""
     store = MapStore.create(work.folder / MAPS, pool, map_shape)
-    name, done = work.folder.name.split(".")[1], 0
-    where = name if work.round_number is None else f"round {work.number} {name}"
-    with track(where, len(pool.images), "images") as advance:
-        for shard in pool.shards():
-            wanted = [image.image_id for image in shard.images if is_wanted(image)]
-            if not store.has(shard):
-                maps = {}
-                for image_id, item in prefetched(read, wanted):
-                    maps[image_id] = map_of(image_id, item)
-                    advance()
-                store.write(shard, _stack(shard, maps))
-            _check(store, shard, wanted)
-            done += len(wanted)
-    work.facts.update(images=done)
+    asked = [
+        Asked(shard, tuple(image.image_id for image in shard.images if is_wanted(image))) for shard in pool.shards()
+    ]
+    missing = [each for each in asked if not _is_there(store, each)]
+    images, to_do = (sum(len(each.image_ids) for each in some) for some in (asked, missing))
+    with track(f"{_where(work)}", images, "images", images - to_do) as advance:
+        for count in work.each(partial(_write_shard, opener, work, inputs), missing):
+            for _ in range(count):
+                advance()
+    work.facts.update(images=images)
+
+
+def _where(work: Work) -> str:
+    name = work.folder.name.split(".")[1]
+    return name if work.round_number is None else f"round {work.number} {name}"
+
+
+def _write_shard(opener: Opener, work: Work, inputs: Inputs, asked: Asked) -> int:
+    """Write a shard's maps; returns their number."""
+    read, map_of = kept((opener.__name__, work.folder), lambda: opener(work, inputs))
+    maps = {}
+    for image_id, item in prefetched(read, asked.image_ids):
+        maps[image_id] = map_of(image_id, item)
+        stop_if_requested()
+    store = MapStore(work.folder / MAPS)
+    store.write(asked.shard, _stack(asked.shard, maps))
+    unusable = _not_finite(store, asked)
+    if unusable:
+        raise ProductError(
+            f"{store.folder}: maps of {unusable[:3]} ({len(unusable)} images) are not finite: "
+            "the network has diverged; lower training.learning_rate"
+        )
+    return len(maps)
 
 
 def _stack(shard: Shard, maps: dict[str, np.ndarray]) -> np.ndarray:
@@ -119,13 +161,15 @@ def _stack(shard: Shard, maps: dict[str, np.ndarray]) -> np.ndarray:
     return np.stack([maps.get(image.image_id, absent) for image in shard.images])
 
 
-def _check(store: MapStore, shard: Shard, wanted: list[str]) -> None:
-    finite = np.isfinite(store.read(shard)).all(axis=(1, 2))
-    missing = [
-        image.image_id for image, ok in zip(shard.images, finite, strict=True) if image.image_id in wanted and not ok
-    ]
-    if missing:
-        raise ProductError(
-            f"{store.folder}: maps of {missing[:3]} ({len(missing)} images) are not finite; "
-            "the network has diverged (lower training.learning_rate), or the chunk is damaged (remove the folder)"
-        )
+def _is_there(store: MapStore, asked: Asked) -> bool:
+    """Whether the shard was written before, whole."""
+    try:
+        return store.has(asked.shard) and not _not_finite(store, asked)
+    except ProductError:
+        return False
+
+
+def _not_finite(store: MapStore, asked: Asked) -> list[str]:
+    finite = np.isfinite(store.read(asked.shard)).all(axis=(1, 2))
+    found = {image.image_id: bool(ok) for image, ok in zip(asked.shard.images, finite, strict=True)}
+    return [image_id for image_id in asked.image_ids if not found[image_id]]

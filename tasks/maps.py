@@ -11,9 +11,11 @@ import numpy as np
 import pyarrow as pa
 import zarr
 from zarr.codecs import Crc32cCodec
+from zarr.storage import FsspecStore
 
 from cereals_core.acquisition import Budget, round_budget
 from cereals_core.errors import ProductError
+from cereals_core.location import is_on_disk, options_of
 from cereals_core.settings import Acquisition
 
 Result = TypeVar("Result")
@@ -107,7 +109,7 @@ class MapStore:
             chunks = (min(pool.shard_images, len(images)), max(maps[1], 1), max(maps[2], 1))
             if not _is_array(folder / group, maps, chunks):
                 zarr.create_array(
-                    folder / group,
+                    _array_store(folder / group),
                     shape=maps,
                     chunks=chunks,
                     dtype="float32",
@@ -151,11 +153,16 @@ class MapStore:
 
 def _open_array(folder: Path) -> "zarr.Array[Any]":
     try:
-        return zarr.open_array(folder, mode="r+")
+        return zarr.open_array(_array_store(folder), mode="r+")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # what Zarr makes of damaged metadata
         raise ProductError(
             f"{folder}: no readable array ({error}); remove {folder.parent.parent} and run again"
         ) from None
+
+
+def _array_store(folder: Path) -> Any:
+    """What Zarr takes for this folder; for an object store it has a way of its own."""
+    return folder if is_on_disk(folder) else FsspecStore.from_url(str(folder), storage_options=options_of(folder))
 
 
 def _is_array(folder: Path, shape: tuple[int, ...], chunks: tuple[int, ...]) -> bool:
@@ -166,10 +173,15 @@ def _is_array(folder: Path, shape: tuple[int, ...], chunks: tuple[int, ...]) -> 
     return found.shape == shape and found.chunks == chunks
 
 
+def batches(shards: Sequence[Shard], threads: int) -> list[Sequence[Shard]]:
+    """Shards as they are handed to a worker at a time, for its threads to spread."""
+    size = threads * SHARDS_A_WAVE
+    return [shards[start : start + size] for start in range(0, len(shards), size)]
+
+
 def spread(function: Callable[[Shard], Result], shards: Sequence[Shard], threads: int) -> Iterator[Result]:
     """Call `function` on every shard with Dask's threads, and yield the results in the order of the shards."""
-    wave = threads * SHARDS_A_WAVE
-    for start in range(0, len(shards), wave):
+    for wave in batches(shards, threads):
         # As a partial: Dask would look through every image of a shard given as an argument.
-        calls = [dask.delayed(partial(function, shard), pure=False)() for shard in shards[start : start + wave]]
+        calls = [dask.delayed(partial(function, shard), pure=False)() for shard in wave]
         yield from dask.compute(*calls, scheduler="threads", num_workers=threads)

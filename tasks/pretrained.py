@@ -10,6 +10,7 @@ from cereals_core.models.build import network_outline
 from cereals_core.models.pretrained import fitting_weights
 from tasks.layout import WEIGHTS
 from tasks.stage import Work, stage
+from tasks.storage import written_whole
 
 
 @stage("pretrained", version=1, depends_on=("model",))
@@ -18,7 +19,8 @@ def pretrained(work: Work) -> None:
     model = work.campaign.settings.model
     assert model.weights is not None
     weights = fitting_weights(network_outline(model), _read(model.weights), str(model.weights))
-    torch.save(weights, work.folder / WEIGHTS)
+    with written_whole(work.folder / WEIGHTS) as stream:
+        torch.save(weights, stream)
     work.facts.update(parameters=sum(tensor.numel() for tensor in weights.values()))
 
 

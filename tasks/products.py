@@ -2,22 +2,23 @@
 
 import hashlib
 import json
-import os
-import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from cereals_core.errors import ProductError
+from cereals_core.location import is_on_disk
+from tasks.storage import UNFINISHED, move_in_place, remove, sizes_below, sync, write_atomically
 
 MANIFEST = "manifest.json"
 HASHED_ON_OPEN_BYTES = 1 << 30
 """Products up to this size, among them the weights of the largest network, are hashed again whenever they are opened.
 Larger ones are maps, whose chunks carry checksums of their own that are checked when they are read: of those the sizes
-are compared, and only small files (arrays' metadata, scales) are hashed."""
+are compared, and only small files (arrays' metadata, scales) are hashed. So it is with all products in an object store,
+which checks what it holds, and where reading is dear."""
 SMALL_FILE_BYTES = 64 << 10
 
 
@@ -77,19 +78,26 @@ def find_product(folder: Path, recipe: Recipe | None = None) -> Product | None:
         return None
     if checksum != _digest(manifest) or (recipe is not None and product.fingerprint != recipe.fingerprint):
         return None
-    whole = product.total_bytes <= HASHED_ON_OPEN_BYTES
-    intact = all(
-        _is_intact(folder / name, size, sha256, whole or size <= SMALL_FILE_BYTES)
-        for name, (size, sha256) in files.items()
-    )
-    return product if intact else None
+    whole = product.total_bytes <= HASHED_ON_OPEN_BYTES and is_on_disk(folder)
+    return product if _are_intact(folder, files, whole) else None
 
 
-def _is_intact(file: Path, size: int, sha256: str, hashed: bool) -> bool:
+def _are_intact(folder: Path, files: Mapping[str, Sequence[Any]], whole: bool) -> bool:
     try:
-        return file.stat().st_size == size and (not hashed or _sha256(file) == sha256)
+        found = _sizes_of(folder, files)
+        return all(
+            found.get(name) == size and (not (whole or size <= SMALL_FILE_BYTES) or _sha256(folder / name) == sha256)
+            for name, (size, sha256) in files.items()
+        )
     except OSError:
         return False
+
+
+def _sizes_of(folder: Path, names: Iterable[str]) -> dict[str, int]:
+    """Sizes of these files; OSError if one is missing on a disk."""
+    if is_on_disk(folder):
+        return {name: (folder / name).stat().st_size for name in names}
+    return sizes_below(folder)
 
 
 @contextmanager
@@ -99,10 +107,10 @@ def making(folder: Path, recipe: Recipe) -> Iterator[tuple[Path, dict[str, Any]]
     The working folder is a sibling named after the recipe. It stays when the block fails or the process dies, so that
     the next attempt at the same recipe finds what is there; those of other recipes are removed.
     """
-    work = folder.parent / f".{folder.name}.{recipe.fingerprint[:16]}"
+    work = work_folder(folder, recipe)
     for other in folder.parent.glob(f".{folder.name}.*"):
         if other != work:
-            shutil.rmtree(other)
+            remove(other)
     work.mkdir(parents=True, exist_ok=True)
     facts: dict[str, Any] = {}
     started = time.monotonic()
@@ -111,12 +119,17 @@ def making(folder: Path, recipe: Recipe) -> Iterator[tuple[Path, dict[str, Any]]
     put_in_place(folder, work)
 
 
+def work_folder(folder: Path, recipe: Recipe) -> Path:
+    """Where a product of this recipe is made before it gets its place."""
+    return folder.parent / f".{folder.name}.{recipe.fingerprint[:16]}"
+
+
 def _write_manifest(work: Path, recipe: Recipe, facts: dict[str, Any], elapsed_s: float) -> None:
     (work / MANIFEST).unlink(missing_ok=True)
-    for leftover in (*work.rglob("*.partial"), *work.rglob(".*.new")):
+    for leftover in (*work.rglob("*.partial"), *work.rglob(UNFINISHED)):
         leftover.unlink()
-    paths = sorted(path for path in work.rglob("*") if path.is_file())
-    files = {path.relative_to(work).as_posix(): [path.stat().st_size, _sha256(path)] for path in paths}
+    sizes = sizes_below(work)
+    files = {name: [sizes[name], _sha256(work / name)] for name in sorted(sizes)}
     manifest = {
         "recipe": asdict(recipe),
         "fingerprint": recipe.fingerprint,
@@ -126,32 +139,15 @@ def _write_manifest(work: Path, recipe: Recipe, facts: dict[str, Any], elapsed_s
         "facts": facts,
         "files": files,
     }
-    for path in paths:
-        _sync(path)
+    for name in files:
+        sync(work / name)
     manifest["checksum"] = _digest(manifest)
     write_atomically(work / MANIFEST, json.dumps(manifest, indent=1).encode())
 
 
 def put_in_place(folder: Path, work: Path) -> None:
-    """Rename a finished working folder to `folder`, in place of what is there."""
-    if folder.exists():
-        stale = folder.parent / f".{folder.name}.stale"
-        shutil.rmtree(stale, ignore_errors=True)
-        folder.rename(stale)
-        work.rename(folder)
-        shutil.rmtree(stale)
-    else:
-        work.rename(folder)
-    _sync(folder.parent)
-
-
-def write_atomically(file: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all."""
-    temporary = file.with_name(f".{file.name}.new")
-    temporary.write_bytes(content)
-    _sync(temporary)
-    temporary.replace(file)
-    _sync(file.parent)
+    """Give a finished working folder its place, whatever is there."""
+    move_in_place(folder, work, MANIFEST)
 
 
 def require(product: Product | None, folder: Path) -> Product:
@@ -169,12 +165,4 @@ def _digest(table: Mapping[str, Any]) -> str:
 
 def _sha256(file: Path) -> str:
     with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        return hashlib.file_digest(cast(Any, stream), "sha256").hexdigest()

@@ -115,7 +115,7 @@ def replay(campaign: Campaign, number: int, wanted: Sequence[Variant]) -> Iterat
             raise SettingsError(f"round {number} has no cost map, which {variant.name} needs; replay fusion none")
         scoring = Scoring(variant.wanted, pool, ledger, maps, settings.seed, number)
         if variant.wanted.window_px not in extents:
-            extents[variant.wanted.window_px] = scoring.extents(threads)
+            extents[variant.wanted.window_px] = scoring.extents(pool.shards(), threads)
         proposals = scoring.all_proposals(extents[variant.wanted.window_px], threads)
         queries = best_queries(
             variant.wanted, pool, proposals, {"information": maps["information"], "predicted_clicks": maps["cost"]}

@@ -21,10 +21,11 @@ from tasks.history import evaluated_rounds, learning_curve, product_of
 from tasks.labels import Ledger, box_of
 from tasks.layout import CLASSES, COST_REGIONS, LEDGER, MAPS, ROUND_PAGE, ROUND_STAGES, Campaign
 from tasks.maps import MapStore
-from tasks.products import Product, find_product, write_atomically
+from tasks.products import Product, find_product
 from tasks.progress import console
 from tasks.stage import Work, stage
 from tasks.start import open_pool
+from tasks.storage import write_atomically
 
 REGIONS_SHOWN = 4
 
@@ -45,7 +46,7 @@ def finished_round(campaign: Campaign, number: int, pool: Product, ledger: Produ
     return after if (after.inputs["pool"], after.inputs["ledger"]) == (pool.digest, ledger.digest) else None
 
 
-@stage("report", version=1, depends_on=("data",), shareable=False)
+@stage("report", version=1, depends_on=("data",), where="flow", shareable=False)
 def report_round(
     work: Work, pool: Product, ledger: Product, metrics: Product, agreement: Product | None = None
 ) -> None:

@@ -1,6 +1,6 @@
 """Scores of all regions of a round from stored maps, a shard at a time: fusion stores them, replay makes others."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -104,11 +104,15 @@ class Scoring:
         self.regions, self.budget = regions_of(wanted), pool.budget(wanted)
         self.maps = {name: MapStore(product / MAPS) for name, product in maps.items() if product is not None}
 
-    def extents(self, threads: int) -> Extents:
-        """Smallest and largest value of each region map over all candidates of the pool."""
+    def extents(self, shards: Sequence[Shard], threads: int) -> Extents:
+        """Smallest and largest value of each region map over all candidates of these shards."""
+        return self.merged(spread(self._extents, shards, threads) if self.maps else ())
+
+    def merged(self, found: Iterable[Extents]) -> Extents:
+        """Extents over all that these were found over."""
         extents = dict.fromkeys(self.maps, _NOTHING)
-        for found in spread(self._extents, self.pool.shards(), threads) if self.maps else ():
-            extents = {name: extent.merge(found[name]) for name, extent in extents.items()}
+        for each in found:
+            extents = {name: extent.merge(each[name]) for name, extent in extents.items()}
         return extents
 
     def _extents(self, shard: Shard) -> Extents:

@@ -2,9 +2,12 @@
 
 import os
 import shutil
+import threading
 from pathlib import Path
 
-from tasks.products import Product, Recipe, find_product, put_in_place
+from cereals_core.location import is_on_disk
+from tasks.products import MANIFEST, Product, Recipe, find_product, put_in_place
+from tasks.storage import copy_sealed, remove
 
 
 def lend(product: Product, shared: Path) -> None:
@@ -25,10 +28,19 @@ def borrow(folder: Path, recipe: Recipe, shared: Path) -> Product | None:
 
 def _link(source: Path, folder: Path) -> None:
     """Make `folder` of links to the files of `source`, which nothing changes once they are committed."""
-    work = folder.parent / f".{folder.name}.linked"
+    if not is_on_disk(folder):
+        remove(folder)
+        copy_sealed(source, folder, MANIFEST)
+        return
+    work = folder.parent / f".{folder.name}.{os.getpid()}-{threading.get_ident()}.linked"
     shutil.rmtree(work, ignore_errors=True)
     shutil.copytree(source, work, copy_function=_link_or_copy)
-    put_in_place(folder, work)
+    try:
+        put_in_place(folder, work)
+    except OSError:  # another campaign of the study was faster
+        if find_product(folder) is None:
+            raise
+        remove(work)
 
 
 def _link_or_copy(source: str, target: str) -> None:

@@ -1,9 +1,11 @@
 """What all stages share: a Prefect task around a body that writes one product, skipped when the product is there."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
 from pathlib import Path
-from typing import Any, Concatenate
+from typing import Any, Concatenate, Literal, TypeVar
 
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
@@ -12,29 +14,49 @@ from prefect.states import Cancelled, Completed, State
 
 from cereals_core.settings import deciding_settings
 from tasks.layout import Campaign
-from tasks.memory import peak_bytes, reset_peak
 from tasks.products import Product, Recipe, find_product, making, require
 from tasks.progress import Interrupted, console, request_stop
 from tasks.sharing import borrow, lend
+from tasks.workers import current_workers
 
+Batch = TypeVar("Batch")
+Where = Literal["worker", "shards", "flow"]
+"""Where a stage's body runs: as one call on a worker; in the process of the flow, which hands shards to workers; in the
+process of the flow alone."""
 SEED_ROUND = None
 """Round number of the stages before the first round."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a stage's body gets: campaign, round, the folder to write into, and the facts to leave in the manifest."""
+    """What a stage's body gets: campaign, round, the folder to write into, and the facts to leave in the manifest.
+
+    `gpu` tells whether its calls want a CUDA device.
+    """
 
     campaign: Campaign
     round_number: int | None
     folder: Path
     facts: dict[str, Any]
+    gpu: bool = False
 
     @property
     def number(self) -> int:
         """The round's number, in stages that belong to a round."""
         assert self.round_number is not None
         return self.round_number
+
+    def each(self, function: Callable[[Batch], Any], batches: Iterable[Batch]) -> Iterator[Any]:
+        """Results of `function` on every batch, in their order, wherever stages run; function and results are pickled.
+
+        Peak memory and hosts go into the facts.
+        """
+        hosts, peak_bytes = set(self.facts.get("hosts", ())), self.facts.get("peak_bytes", 0)
+        for done in current_workers().each(function, batches, self.gpu):
+            hosts.add(done.host)
+            peak_bytes = max(peak_bytes, done.peak_bytes)
+            yield done.result
+        self.facts.update(hosts=sorted(hosts), peak_bytes=peak_bytes)
 
 
 Body = Callable[Concatenate[Work, ...], None]
@@ -44,15 +66,15 @@ class Stage:
     """A stage of a campaign. Calling it inside a flow runs it as a Prefect task and returns its product.
 
     `depends_on`: dotted keys of the settings its product depends on. `version` changes whenever the same inputs would
-    give another product. `gpu` marks stages that want a CUDA device; `shareable` those whose product says nothing of
-    its campaign, so that others of a study may take it over.
+    give another product. `gpu` marks stages that want a CUDA device, and `where` says in which process they run;
+    `shareable` marks those whose product says nothing of its campaign, so that others of a study may take it over.
     """
 
     def __init__(
-        self, body: Body, name: str, version: int, depends_on: tuple[str, ...], gpu: bool, shareable: bool
+        self, body: Body, name: str, version: int, depends_on: tuple[str, ...], gpu: bool, where: Where, shareable: bool
     ) -> None:
         self.body, self.name, self.version, self.depends_on = body, name, version, depends_on
-        self.shareable = shareable
+        self.gpu, self.where, self.shareable = gpu, where, shareable
         self.task = task(
             name=name,
             task_run_name="{campaign.settings.name} round {round_number} " + name,
@@ -85,9 +107,12 @@ class Stage:
             return Completed(name="Reused", message=f"valid product found in {folder}", data=found)
         try:
             with making(folder, recipe) as (work_folder, facts):
-                reset_peak()
-                self.body(Work(campaign, round_number, work_folder, facts), **inputs)
-                facts["peak_bytes"] = peak_bytes()
+                work = Work(campaign, round_number, work_folder, facts, self.gpu)
+                if self.where == "worker":
+                    call = partial(_run_body, self.body.__module__, self.body.__name__, work)
+                    facts.update(*work.each(call, [inputs]))
+                else:
+                    self.body(work, **inputs)
         except Interrupted as error:
             return Cancelled(message=str(error))
         product = require(find_product(folder, recipe), folder)
@@ -113,10 +138,23 @@ class Stage:
 
 
 def stage(
-    name: str, *, version: int, depends_on: tuple[str, ...], gpu: bool = False, shareable: bool = True
+    name: str,
+    *,
+    version: int,
+    depends_on: tuple[str, ...],
+    gpu: bool = False,
+    where: Where = "worker",
+    shareable: bool = True,
 ) -> Callable[[Body], Stage]:
     """Turn a body `(work, **inputs) -> None` into a stage."""
-    return lambda body: Stage(body, name, version, depends_on, gpu, shareable)
+    return lambda body: Stage(body, name, version, depends_on, gpu, where, shareable)
+
+
+def _run_body(module: str, name: str, work: Work, inputs: Mapping[str, Product | None]) -> dict[str, Any]:
+    """Run the body of a stage, found by its name, since on a worker it is another object; returns the facts it left."""
+    stage: Stage = getattr(import_module(module), name)
+    stage.body(work, **inputs)
+    return work.facts
 
 
 def _look_up(settings: Mapping[str, Any], key: str) -> Any:

@@ -1,8 +1,6 @@
 """Before the first round: open a campaign, take its lock, check its data, list its pool."""
 
-import fcntl
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +9,7 @@ from typing import Literal
 
 from cereals_core.datasets import open_truth
 from cereals_core.datasets.check import ImageInfo, check
-from cereals_core.errors import DataError, LockedError, SettingsError
+from cereals_core.errors import DataError, SettingsError
 from cereals_core.grid import candidate_shape
 from cereals_core.models.build import network_outline
 from cereals_core.settings import CampaignSettings, changes_between
@@ -19,10 +17,12 @@ from cereals_core.settings_files import parse_settings
 from tasks import tables
 from tasks.device import cpu_threads
 from tasks.layout import POOL, Campaign, Study
+from tasks.lock import locked
 from tasks.maps import Pool, group_name
-from tasks.products import Product, write_atomically
+from tasks.products import Product
 from tasks.progress import track
 from tasks.stage import Work, stage
+from tasks.storage import write_atomically
 
 SPLITS: tuple[Literal["pool"], Literal["eval"]] = ("pool", "eval")
 
@@ -30,7 +30,7 @@ SPLITS: tuple[Literal["pool"], Literal["eval"]] = ("pool", "eval")
 def open_campaign(settings: CampaignSettings, shared: Path | None = None) -> Campaign:
     """A reference to the campaign in its folder; other settings than it was started with are refused."""
     network_outline(settings.model)  # says at once if torchvision is needed and missing
-    campaign = Campaign(settings.path.absolute(), settings, shared)
+    campaign = Campaign(settings.path, settings, shared)
     if campaign.settings_file.exists():
         changes = changes_between(_started_with(campaign.settings_file), settings)
         if changes:
@@ -51,19 +51,9 @@ def _started_with(file: Path) -> CampaignSettings:
 
 @contextmanager
 def writing(place: Campaign | Study) -> Iterator[None]:
-    """Hold its lock and record its settings; the system frees the lock when the process ends, however."""
+    """Be its only writer, and record its settings; LockedError while another process is."""
     place.folder.mkdir(parents=True, exist_ok=True)
-    with place.lock_file.open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            raise LockedError(
-                f"{place.folder}: process {lock.read().strip()} is running it; wait or stop that"
-            ) from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
+    with locked(place.lock_file):
         write_atomically(place.settings_file, place.settings.model_dump_json(indent=1).encode())
         yield
 

@@ -10,7 +10,7 @@ from cereals_core.study_settings import FULL_LABELS, REPEATED
 from tasks import tables
 from tasks.history import evaluated_rounds, has_ended, learning_curve, product_of
 from tasks.layout import CLASSES, Campaign, Study
-from tasks.products import write_atomically
+from tasks.storage import write_atomically
 
 
 def study_facts(study: Study) -> StudyFacts:
@@ -69,4 +69,4 @@ def _run(study: Study, arm: str, seed: int) -> Run:
 
 def _campaign(study: Study, arm: str, seed: int) -> Campaign:
     settings: CampaignSettings = study.settings.campaign(arm, seed)
-    return Campaign(settings.path.absolute(), settings)
+    return Campaign(settings.path, settings)

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from cereals_core.cost_baselines import PREDICTORS
 from cereals_core.errors import ProductError
+from tasks.storage import written_whole
 
 _BOX = [("y", pa.int32()), ("x", pa.int32()), ("height", pa.int32()), ("width", pa.int32())]
 
@@ -126,7 +127,10 @@ def write_table(file: Path, schema: pa.Schema, rows: Sequence[Mapping[str, Any]]
 def write_batches(file: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> int:
     """Write tables one after the other, a row group each, and return the number of rows."""
     rows = 0
-    with pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True) as writer:
+    with (
+        written_whole(file) as stream,
+        pq.ParquetWriter(stream, schema, compression="zstd", write_page_checksum=True) as writer,
+    ):
         for table in tables:
             writer.write_table(table.cast(schema))
             rows += table.num_rows
@@ -141,7 +145,7 @@ def read_table(file: Path, schema: pa.Schema) -> pa.Table:
 def iterate_table(file: Path, schema: pa.Schema) -> Iterable[pa.Table]:
     """Read a table a row group at a time."""
     try:
-        with pq.ParquetFile(file, page_checksum_verification=True) as source:
+        with file.open("rb") as stream, pq.ParquetFile(stream, page_checksum_verification=True) as source:
             if not source.schema_arrow.equals(schema):
                 raise ProductError(
                     f"{file}: columns are {_columns(source.schema_arrow)}, expected {_columns(schema)}; "

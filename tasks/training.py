@@ -1,6 +1,5 @@
 """train-seg and train-cost: both networks, from the answers so far, going on from the last epoch that was saved."""
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,6 +28,7 @@ from tasks.products import Product
 from tasks.progress import track
 from tasks.stage import Work, stage
 from tasks.start import open_pool
+from tasks.storage import written_whole
 
 CHECKPOINT = "checkpoint.pt"
 CHECKPOINT_EVERY_S = 60.0
@@ -98,7 +98,8 @@ def load_cost_model(settings: CampaignSettings, product: Product) -> FCN8s:
 
 
 def _weights(product: Product) -> dict[str, torch.Tensor]:
-    return torch.load(product / WEIGHTS, map_location="cpu", weights_only=True)
+    with (product / WEIGHTS).open("rb") as stream:
+        return torch.load(stream, map_location="cpu", weights_only=True)
 
 
 def _initialise(work: Work, name: str, model: Network) -> None:
@@ -160,9 +161,8 @@ def _run(trainer: Trainer, samples: LabelledImages, checkpoint: Path, what: str)
 
 
 def _save(state: dict[str, Any], file: Path) -> None:
-    temporary = file.with_name(f".{file.name}.new")
-    torch.save(state, temporary)
-    os.replace(temporary, file)
+    with written_whole(file) as stream:
+        torch.save(state, stream)
 
 
 def _restore(trainer: Trainer, checkpoint: Path) -> None:
@@ -170,6 +170,7 @@ def _restore(trainer: Trainer, checkpoint: Path) -> None:
     if not checkpoint.exists():
         return
     try:
-        trainer.restore(torch.load(checkpoint, map_location="cpu", weights_only=True))
+        with checkpoint.open("rb") as stream:
+            trainer.restore(torch.load(stream, map_location="cpu", weights_only=True))
     except Exception:  # noqa: BLE001  (a damaged archive fails in many ways, and all of them mean: start again)
         checkpoint.unlink()

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from tasks import products
-from tasks.products import MANIFEST, Product, Recipe, find_product, making, require, write_atomically
+from tasks import products, storage
+from tasks.products import MANIFEST, Product, Recipe, find_product, making, require
+from tasks.storage import write_atomically
 
 ROOT = Path(__file__).parents[1]
 OLD, NEW = Recipe("nms", 1, {}, {}), Recipe("nms", 2, {}, {})
@@ -34,12 +35,12 @@ class Crash(BaseException):
 
 @contextmanager
 def crash_at(step: int) -> Iterator[None]:
-    """End at the `step`-th line that tasks/products.py executes."""
+    """End at the `step`-th line that the code of products and storage executes."""
     left = step
 
     def trace(frame: FrameType, event: str, arg: object) -> Any:
         nonlocal left
-        if frame.f_code.co_filename != products.__file__:
+        if frame.f_code.co_filename not in (products.__file__, storage.__file__):
             return None
         left -= event == "line"
         if left == 0:
@@ -92,7 +93,7 @@ def test_a_crash_while_the_old_product_is_being_removed_leaves_the_new_one(
 
     folder = tmp_path / "nms"
     make(folder, OLD, b"old")
-    monkeypatch.setattr(products, "shutil", SimpleNamespace(rmtree=remove_half))
+    monkeypatch.setattr(storage, "shutil", SimpleNamespace(rmtree=remove_half))
     with pytest.raises(Crash):
         make(folder, NEW, b"new")
     monkeypatch.undo()

@@ -53,7 +53,7 @@ def maps(folder: Path, name: str) -> tuple[Product, dict[int, np.ndarray]]:
 
 
 def proposals(scoring: Scoring) -> list[dict[str, Any]]:
-    found = scoring.all_proposals(scoring.extents(1), 1)
+    found = scoring.all_proposals(scoring.extents(scoring.pool.shards(), 1), 1)
     return sorted((row for table in found for row in table.to_pylist()), key=lambda row: int(row["image_rank"]))
 
 

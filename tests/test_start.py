@@ -1,6 +1,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -38,9 +39,9 @@ def started(settings: CampaignSettings) -> Campaign:
 
 def test_a_new_campaign_keeps_its_settings_and_names_its_writer(small: CampaignSettings) -> None:
     campaign = open_campaign(small)
-    assert campaign.folder == small.folder
+    assert campaign.folder == small.path
     with writing(campaign):
-        assert campaign.lock_file.read_text() == str(os.getpid())
+        assert campaign.lock_file.read_text() == f"{os.getpid()} on {socket.gethostname()}"
         assert sorted(path.name for path in campaign.folder.iterdir()) == ["lock", "settings.json"]
     assert parse_settings(json.loads(campaign.settings_file.read_text()), "kept") == small
     assert open_campaign(small) == campaign
@@ -158,7 +159,7 @@ def test_a_second_process_is_refused_and_changes_nothing_until_the_first_is_kill
     holder.kill()
     assert holder.wait() == -signal.SIGKILL
     with writing(campaign):
-        assert campaign.lock_file.read_text() == str(os.getpid())
+        assert campaign.lock_file.read_text() == f"{os.getpid()} on {socket.gethostname()}"
     assert json.loads(campaign.settings_file.read_text())["stop"]["rounds"] == 9
 
 

@@ -1,0 +1,106 @@
+"""Flows that deployments run: a campaign for some rounds or until a time of day, a study, a report.
+
+Their parameters are plain values that a form of the UI shows, each with its meaning, and that are checked before a run
+starts. A deployed campaign is the campaign's own flow: its rounds lie directly below it.
+"""
+
+from datetime import datetime, time, timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+from prefect import flow
+from prefect.runtime import flow_run
+from prefect.states import Cancelled, Completed, State
+from prefect.task_runners import ThreadPoolTaskRunner
+from pydantic import Field
+
+from cereals_core.errors import CerealsError, LockedError
+from cereals_core.settings_files import is_study, read_settings, read_study
+from deployments.status import open_existing, open_study
+from flows.campaign import run_campaign
+from flows.study import run_study
+from tasks.reporting import report_campaign
+from tasks.study import report_study
+
+
+def _shown(title: str, description: str, **limits: Any) -> Any:
+    """A parameter as a form shows it; Prefect puts its own title over pydantic's, and leaves this one."""
+    return Field(json_schema_extra={"title": title, "description": description}, **limits)
+
+
+_WHERE = "path of a TOML file where the worker is; a relative one starts in the deployment's folder"
+CampaignFile = Annotated[str, _shown("Campaign file", f"What to run: {_WHERE}", pattern=r"\.toml$")]
+StudyFile = Annotated[str, _shown("Study file", f"What to run: {_WHERE}", pattern=r"\.toml$")]
+StartedFile = Annotated[str, _shown("Campaign or study file", f"What to report: {_WHERE}", pattern=r"\.toml$")]
+Rounds = Annotated[
+    int | None,
+    _shown("Rounds", "Leave after so many rounds, the next run goes on; none: until the campaign ends", ge=1),
+]
+Clock = Annotated[
+    str | None,
+    _shown(
+        "Until",
+        "Leave when this time of day (HH:MM where the worker is) comes next, after the step in hand; none: no limit",
+        pattern=r"^([01]\d|2[0-3]):[0-5]\d$",
+    ),
+]
+
+
+def next_time(clock: str, now: datetime) -> datetime:
+    """When the time of day `clock` (HH:MM) next comes after `now`, in this machine's zone."""
+    today = now.astimezone().date()
+    days = (today, today + timedelta(days=1))
+    moments = [datetime.combine(day, time.fromisoformat(clock)).astimezone() for day in days]
+    return next(moment for moment in moments if moment > now)
+
+
+def run_name() -> str:
+    """The name that the file of the current flow run gives, or the file's own name where it cannot be read."""
+    file = Path(flow_run.parameters["file"])
+    try:
+        return (read_study(file) if is_study(file) else read_settings(file)).name
+    except (CerealsError, OSError):
+        return file.stem
+
+
+@flow(
+    name="campaign",
+    flow_run_name=run_name,
+    task_runner=ThreadPoolTaskRunner(max_workers=1),  # type: ignore[arg-type]
+)
+def campaign(file: CampaignFile, rounds: Rounds = None, until: Clock = None) -> State[Any]:
+    """Start a campaign, or go on with it where the last run left it."""
+    moment = None if until is None else next_time(until, datetime.now().astimezone())
+    settings = read_settings(Path(file))
+    try:
+        return Completed(message=run_campaign.fn(settings, rounds=rounds, until=moment))
+    except LockedError as error:
+        return _already_running(error)
+
+
+@flow(
+    name="study",
+    flow_run_name=run_name,
+    task_runner=ThreadPoolTaskRunner(max_workers=1),  # type: ignore[arg-type]
+)
+def study(file: StudyFile) -> State[Any]:
+    """Start a study, or go on with it: every campaign it means, one after the other."""
+    settings = read_study(Path(file))
+    try:
+        done = run_study.fn(settings)
+    except LockedError as error:
+        return _already_running(error)
+    return Completed(message=f"all campaigns are done; report: {done.report_file}")
+
+
+@flow(name="report", flow_run_name=run_name)
+def report(file: StartedFile) -> State[Any]:
+    """Write the report of a campaign or study as far as it has come, one HTML file in its folder."""
+    path = Path(file)
+    written = report_study(open_study(path)) if is_study(path) else report_campaign(open_existing(path))
+    return Completed(message=f"report: {written}")
+
+
+def _already_running(error: LockedError) -> State[Any]:
+    """The end of a run that came too early: neither done nor failed, like a run that CANCEL_NEW keeps out."""
+    return Cancelled(name="AlreadyRunning", message=str(error))
