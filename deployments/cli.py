@@ -108,6 +108,17 @@ def report(file: CampaignFile) -> None:
     typer.echo(report_study(open_study(file)) if is_study(file) else report_campaign(open_existing(file)))
 
 
+@app.command()
+def worker(
+    address: Annotated[str, typer.Argument(help="Dask scheduler, as tcp://10.0.0.1:8786.", show_default=False)],
+) -> None:
+    """Serve a Dask scheduler with this host: a worker for each CUDA device, and one for all else; Ctrl-C ends them."""
+    prepare_environment()
+    from deployments.worker import serve_workers
+
+    serve_workers(address)
+
+
 @contextmanager
 def _stopping_cleanly(command: str, files: Sequence[Path]) -> Iterator[None]:
     """Let the first Ctrl-C or SIGTERM end the work after the current step, a second one at once."""

@@ -1,15 +1,29 @@
-"""A study: strategies x seeds as campaigns, one after the other, each resumable; the report grows with them."""
+"""A study: strategies x seeds as campaigns, each resumable; the report grows with them.
+
+Campaigns of one seed run one after the other, since they share what they have in common; seeds run side by side, as
+many as there are workers for networks.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from itertools import groupby
+from threading import Lock
 
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from cereals_core.report.study import study_markdown
+from cereals_core.settings import CampaignSettings
 from cereals_core.study_settings import REPEATED, StudySettings
 from flows.campaign import run_campaign
 from tasks.layout import Study
 from tasks.start import writing
 from tasks.study import report_study, study_facts
+from tasks.workers import computing
+
+_reporting = Lock()
 
 
 @flow(
@@ -20,10 +34,21 @@ from tasks.study import report_study, study_facts
 def run_study(settings: StudySettings) -> Study:
     """Start the study or go on with it: every campaign it means, those of one seed sharing their beginning."""
     study = Study(settings.path, settings)
-    with writing(study):
-        for arm, campaign in settings.campaigns():
-            run_campaign(campaign, shared=None if arm == REPEATED else study.shared)
-            report_study(study)
+    with writing(study), computing(settings.compute) as workers:
+        first, *others = settings.campaigns()
+        _run(study, [first])  # the reference of the first seed, without which there is no report
+        seeds = [list(some) for _, some in groupby(others, lambda planned: planned[1].seed)]
+        with ThreadPoolExecutor(workers.lanes(gpu=True)) as lanes:
+            for ended in [lanes.submit(copy_context().run, _run, study, some) for some in seeds]:
+                ended.result()
     page = study_markdown(study_facts(study))
     create_markdown_artifact(page, key=f"{settings.name}-study", description=settings.name)
     return study
+
+
+def _run(study: Study, campaigns: Sequence[tuple[str, CampaignSettings]]) -> None:
+    """Run campaigns one after the other, and the report after each."""
+    for arm, settings in campaigns:
+        run_campaign(settings, shared=None if arm == REPEATED else study.shared)
+        with _reporting:
+            report_study(study)

@@ -226,7 +226,8 @@ def _client(address: str) -> Client:
 def worker_specs(**options: Any) -> dict[str, dict[str, Any]]:
     """This host's workers for Dask: one that claims CPU and sees no CUDA device; one that claims GPU for each device.
 
-    `options` are further ones of Dask's `Nanny`. Dask is told no limit of memory: shards bound it, and what trainings need is projected before a campaign starts.
+    `options` are further ones of Dask's `Nanny`. Dask is told no limit of memory: shards bound it, and what trainings
+    need is projected before a campaign starts.
     """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     devices = visible.split(",") if visible else [str(index) for index in range(torch.cuda.device_count())]

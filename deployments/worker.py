@@ -1,0 +1,35 @@
+"""`cereals worker`: this host's workers for a Dask scheduler."""
+
+import asyncio
+import socket
+from contextlib import AsyncExitStack
+from urllib.parse import urlsplit
+
+from distributed.utils import get_ip
+
+from cereals_core.errors import WorkersError
+from tasks.workers import worker_specs
+
+CONNECT_S = 30.0
+
+
+def serve_workers(address: str) -> None:
+    """Run one worker for each CUDA device and one for all else until the scheduler ends; WorkersError without one."""
+    asyncio.run(_serve(address))
+
+
+async def _serve(address: str) -> None:
+    host = socket.gethostname()
+    specs = worker_specs(host=get_ip(urlsplit(address).hostname or ""))
+    async with AsyncExitStack() as stack:
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                workers = [
+                    await stack.enter_async_context(spec["cls"](address, name=f"{host}-{name}", **spec["options"]))
+                    for name, spec in specs.items()
+                ]
+        except (OSError, TimeoutError):
+            raise WorkersError(
+                f"{address}: no Dask scheduler answers; start one with `dask scheduler`, or correct the address"
+            ) from None
+        await asyncio.gather(*(worker.finished() for worker in workers))
