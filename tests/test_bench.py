@@ -6,7 +6,7 @@ import pytest
 from prefect import flow
 
 from cereals_core.settings_files import parse_settings
-from flows.round import run_round
+from flows.round import Given, run_round
 from tasks.history import product_of
 from tasks.layout import Campaign
 from tasks.oracle import seed_set
@@ -20,7 +20,7 @@ STAGES = ("info-map", "cost-map", "region-fusion", "nms", "oracle-query")
 def first_round(campaign: Campaign) -> None:
     """Round 0 alone: the next one would only train on more images."""
     pool = check_pool(campaign)
-    run_round(campaign, 0, pool, seed_set(campaign, pool=pool))
+    run_round(campaign, 0, Given(pool, None, None), seed_set(campaign, pool=pool))
 
 
 @pytest.mark.bench
