@@ -23,3 +23,7 @@ class LockedError(CerealsError, BlockingIOError):
 
 class WorkersError(CerealsError, RuntimeError):
     """The Dask workers that stages run on are missing or lost."""
+
+
+class ResourcesError(CerealsError, MemoryError):
+    """Memory or disk will not do for what was asked for."""

@@ -201,9 +201,9 @@ class Compute(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["float32", "bfloat16"] = "float32"
     cluster: str = Field("auto", pattern=r"^(auto|none|local|(tcp|tls|ucx|ws|wss)://\S+)$")
-    """Where stages run: "none": in the process of the campaign; "local": on Dask workers of this machine, one for each
-    CUDA device and one for all else; the address of a Dask scheduler; "auto": "local" if there are several CUDA devices,
-    else "none"."""
+    """Where stages run. "none": in the process of the campaign; "local": on Dask workers of this machine, one for each
+    CUDA device and one for all else; an address: on those of a Dask scheduler; "auto": "local" if there are several
+    CUDA devices, else "none"."""
     threads: int = Field(0, ge=0)
     """CPU threads for the networks; 0: as many as there are cores. Ledgers agree bit for bit at equal counts only."""
     shard_images: int = Field(32, gt=0)

@@ -1,14 +1,31 @@
 """What a campaign has reached, from its manifests alone; needs neither Prefect nor torch."""
 
+from pathlib import Path
+
 from cereals_core.report.facts import Point
 from tasks.layout import ROUND_STAGES, Campaign
-from tasks.products import Product, find_product, require
+from tasks.products import Product, find_product, is_pruned, recorded, require
 
 
 def product_of(campaign: Campaign, stage: str, number: int | None) -> Product:
     """The product of a stage, or a ProductError that says how to get it."""
     folder = campaign.stage(stage, number)
     return require(find_product(folder), folder)
+
+
+def kept_or_pruned(folder: Path, hashed: bool) -> Product | None:
+    """The product in a folder if it is valid, or was until its maps were removed on purpose."""
+    return find_product(folder, hashed=hashed) or (recorded(folder) if is_pruned(folder) else None)
+
+
+def finished_rounds(campaign: Campaign) -> list[int]:
+    """Numbers of the rounds that asked and were reported."""
+    stages = ("oracle-query", "report")
+    return [
+        number
+        for number in campaign.rounds()
+        if all(recorded(campaign.stage(name, number)) is not None for name in stages)
+    ]
 
 
 def evaluated_rounds(campaign: Campaign) -> list[int]:
@@ -29,13 +46,14 @@ def learning_curve(campaign: Campaign, numbers: list[int]) -> list[Point]:
 
 def has_ended(campaign: Campaign) -> bool:
     """Whether the last round was reported without asking for anything."""
-    done = finished_stages(campaign, evaluated[-1]) if (evaluated := evaluated_rounds(campaign)) else []
-    return "report" in done and "oracle-query" not in done
+    rounds = evaluated_rounds(campaign)
+    reported = recorded(campaign.stage("report", rounds[-1])) if rounds else None
+    return reported is not None and reported.inputs["ledger"] == ledger_before(campaign, rounds[-1]).digest
 
 
 def finished_stages(campaign: Campaign, number: int) -> list[str]:
     """Names of the stages of a round whose product is there."""
-    return [name for name in ROUND_STAGES if find_product(campaign.stage(name, number)) is not None]
+    return [name for name in ROUND_STAGES if kept_or_pruned(campaign.stage(name, number), hashed=False) is not None]
 
 
 def ledger_before(campaign: Campaign, number: int) -> Product:

@@ -14,6 +14,8 @@ from cereals_core.location import is_on_disk
 from tasks.storage import UNFINISHED, move_in_place, remove, sizes_below, sync, write_atomically
 
 MANIFEST = "manifest.json"
+PRUNED = "pruned"
+"""File that marks a product whose maps were removed on purpose: its facts stay, its maps cannot be read again."""
 HASHED_ON_OPEN_BYTES = 1 << 30
 """Products up to this size, among them the weights of the largest network, are hashed again whenever they are opened.
 Larger ones are maps, whose chunks carry checksums of their own that are checked when they are read: of those the sizes
@@ -54,12 +56,29 @@ class Product:
         return self.folder / name
 
 
-def find_product(folder: Path, recipe: Recipe | None = None) -> Product | None:
+def find_product(folder: Path, recipe: Recipe | None = None, hashed: bool = True) -> Product | None:
     """The valid product in `folder`, made from `recipe` if one is given, or None.
 
     Manifests that are unreadable or not as they were written, missing files, other sizes and other hashes all make it
-    invalid.
+    invalid. Not `hashed`: only the sizes of files are compared.
     """
+    found = _read_manifest(folder)
+    if found is None or (recipe is not None and found[0].fingerprint != recipe.fingerprint):
+        return None
+    product, files = found
+    whole = product.total_bytes <= HASHED_ON_OPEN_BYTES and is_on_disk(folder)
+    hashed_bytes = (product.total_bytes if whole else SMALL_FILE_BYTES) if hashed else -1
+    return product if _are_intact(folder, files, hashed_bytes) else None
+
+
+def recorded(folder: Path) -> Product | None:
+    """What the manifest in `folder` tells of its product, for who wants facts alone: the files are not looked at."""
+    found = _read_manifest(folder)
+    return found[0] if found else None
+
+
+def _read_manifest(folder: Path) -> tuple[Product, Mapping[str, Sequence[Any]]] | None:
+    """The product, and size and hash of each of its files; None without a manifest that is as it was written."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
         checksum = manifest.pop("checksum")
@@ -73,20 +92,17 @@ def find_product(folder: Path, recipe: Recipe | None = None) -> Product | None:
             inputs=manifest["recipe"]["inputs"],
             facts=manifest["facts"],
         )
-        files: dict[str, list[Any]] = manifest["files"]
+        return (product, manifest["files"]) if checksum == _digest(manifest) else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    if checksum != _digest(manifest) or (recipe is not None and product.fingerprint != recipe.fingerprint):
-        return None
-    whole = product.total_bytes <= HASHED_ON_OPEN_BYTES and is_on_disk(folder)
-    return product if _are_intact(folder, files, whole) else None
 
 
-def _are_intact(folder: Path, files: Mapping[str, Sequence[Any]], whole: bool) -> bool:
+def _are_intact(folder: Path, files: Mapping[str, Sequence[Any]], hashed_bytes: int) -> bool:
+    """Whether the files have their sizes, and those up to so many bytes their hashes."""
     try:
         found = _sizes_of(folder, files)
         return all(
-            found.get(name) == size and (not (whole or size <= SMALL_FILE_BYTES) or _sha256(folder / name) == sha256)
+            found.get(name) == size and (size > hashed_bytes or _sha256(folder / name) == sha256)
             for name, (size, sha256) in files.items()
         )
     except OSError:
@@ -150,11 +166,19 @@ def put_in_place(folder: Path, work: Path) -> None:
     move_in_place(folder, work, MANIFEST)
 
 
+def is_pruned(folder: Path) -> bool:
+    """Whether the maps of the product were removed on purpose."""
+    return (folder / PRUNED).exists()
+
+
 def require(product: Product | None, folder: Path) -> Product:
     """The product, or a ProductError that says what to run."""
+    if product is None and is_pruned(folder):
+        raise ProductError(f"{folder}: its maps were removed by `cereals gc`; take a round that it has kept")
     if product is None:
         raise ProductError(
-            f"{folder}: no valid product is there; `cereals run` or `cereals study` with its file makes it"
+            f"{folder}: no valid product is there; `cereals run` or `cereals study` with its file makes it, once what "
+            "is there was removed"
         )
     return product
 

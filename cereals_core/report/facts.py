@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -25,13 +25,17 @@ class Point:
 
 @dataclass(frozen=True)
 class StageFacts:
-    """One stage of a round: how long it ran, what it wrote, the process's peak memory meanwhile, and a remark."""
+    """One stage of a round: how long it ran, what it wrote, the process's peak memory meanwhile, and a remark.
+
+    `ran_on`: host and device, empty if unknown.
+    """
 
     name: str
     elapsed_s: float
     bytes: int
     peak_bytes: int
     note: str = ""
+    ran_on: str = ""
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,8 @@ class RoundFacts:
     split; `queries`: best first, none in the last round; `images_touched`: pool images with a labelled pixel when the
     round's model was trained; `stop_reason`: why nothing more is asked, a clause without a full stop; `unit`: what a
     query is, "region" or "image"; `upper_bound`: whether regions are chosen by the true clicks of the pool;
-    `cost_samples`: none where no cost is learned.
+    `cost_samples`: none where no cost is learned; `rounds`: how many rounds of queries are planned, None if unknown;
+    `links`: addresses of further pages by what they are called.
     """
 
     campaign: str
@@ -104,6 +109,9 @@ class RoundFacts:
     unit: str = "region"
     upper_bound: bool = False
     cost_samples: Sequence[CostSample] = ()
+    rounds: int | None = None
+    target_miou: float | None = None
+    links: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def point(self) -> Point:
@@ -119,6 +127,21 @@ class RoundFacts:
     def asked_clicks(self) -> float:
         """True clicks (polygon vertices) of the regions asked for in this round."""
         return sum(query.vertices for query in self.queries)
+
+    @property
+    def asked_pixels(self) -> int:
+        """Pixels of the regions asked for in this round."""
+        return sum(query.box.pixels for query in self.queries)
+
+    @property
+    def clicks_so_far(self) -> float:
+        """True clicks of everything asked for until now."""
+        return self.point.clicks + self.asked_clicks
+
+    @property
+    def rounds_asked(self) -> int:
+        """Rounds of queries until now, this one included if it asked."""
+        return self.point.round + bool(self.queries)
 
 
 def query_agreement(queries: Sequence[QueryFacts]) -> CostAgreement | None:

@@ -42,6 +42,8 @@ def curve(series: Mapping[str, Sequence[Point]], reference: float | None = None)
     for axes, key in ((left, "clicks"), (right, "pixels")):
         _curve_panel(axes, series, key)
         _reference_lines(axes, reference)
+        if len(series) == 1:
+            _round_numbers(axes, next(iter(series.values())), key)
     left.set_xlabel("clicks (polygon vertices)", fontsize=NORMAL)
     right.set_xlabel("labelled pixels", fontsize=NORMAL)
     left.set_ylabel("mIoU", fontsize=NORMAL)
@@ -65,6 +67,16 @@ def _curve_panel(axes: Axes, series: Mapping[str, Sequence[Point]], key: str) ->
     axes.margins(0.06)
     tidy(axes)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+
+
+def _round_numbers(axes: Axes, points: Sequence[Point], key: str) -> None:
+    """Write its round beside each point."""
+    for point in points:
+        if math.isfinite(point.miou):
+            place = (getattr(point, key), point.miou)
+            axes.annotate(
+                f"round {point.round}", place, (6, 5), textcoords="offset points", fontsize=SMALL, color="0.35"
+            )
 
 
 def _reference_lines(axes: Axes, reference: float | None) -> None:

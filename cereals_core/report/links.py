@@ -10,7 +10,13 @@ def data_uri(png: bytes) -> str:
 
 
 def web_link(address: str | None) -> str | None:
-    """The address with unsafe characters quoted if it is one of http or https; else None."""
-    if address is None or urlsplit(address).scheme not in ("http", "https"):
+    """The address with unsafe characters quoted if it is one of http or https, or a path from the page's own host.
+
+    None for any other. A path starts with one slash; with two it would name a host.
+    """
+    if address is None:
+        return None
+    is_path = address.startswith("/") and address[1:2] not in ("/", "\\")
+    if not is_path and urlsplit(address).scheme not in ("http", "https"):
         return None
     return quote(address, safe=":/?#@!&=+,;%~-._")

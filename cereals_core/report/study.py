@@ -16,6 +16,8 @@ from cereals_core.report.wording import UPPER_BOUND, campaign_title
 from cereals_core.study import StudyFacts, arm_result
 
 TEXT_COLUMNS = 100
+LEFT = 5
+"""Columns of the first table of a Markdown page; a second has the others, since Prefect shows 700 px."""
 
 
 def study_html(facts: StudyFacts) -> str:
@@ -35,16 +37,18 @@ def study_html(facts: StudyFacts) -> str:
 
 
 def study_markdown(facts: StudyFacts) -> str:
-    """Write the page that a Prefect artifact shows: headline, curve against clicks and table of strategies."""
+    """Write the page that a Prefect artifact shows: headline, curve against clicks and tables of strategies."""
     results = [arm_result(arm, facts) for arm in facts.arms]
     rows = [
         [campaign_title(row.name, row.upper_bound), row.definition, *row.cells] for row in strategy_rows(facts, results)
     ]
+    header = ["strategy", "definition", *STRATEGY_HEADER]
     parts = [
         f"# {escape(facts.name)}",
         f"**{escape(headline(facts, results))}**",
         f"![mIoU against clicks]({data_uri(study_curve(facts, 'clicks'))})",
-        markdown_table(["strategy", "definition", *STRATEGY_HEADER], rows),
+        markdown_table(header[:LEFT], [row[:LEFT] for row in rows], {"definition": 18}),
+        markdown_table([header[0], *header[LEFT:]], [[row[0], *row[LEFT:]] for row in rows]),
         escape(study_wording.STRATEGY_NOTE),
     ]
     return "\n\n".join(parts) + "\n"

@@ -110,9 +110,22 @@ def _none_reached(strategies: Sequence[ArmResult], facts: StudyFacts) -> list[st
 
 
 def _running(facts: StudyFacts) -> list[str]:
+    ended, all_of_them = _ended(facts)
+    return (
+        [] if ended == all_of_them else [f"Still running: {ended} of {plural(all_of_them, 'campaign')} ended so far."]
+    )
+
+
+def _ended(facts: StudyFacts) -> tuple[int, int]:
+    """How many campaigns of strategies have ended, of how many."""
     runs = [run for arm in facts.arms for run in arm.runs]
-    ended = sum(run.ended for run in runs)
-    return [] if ended == len(runs) else [f"Still running: {ended} of {plural(len(runs), 'campaign')} ended so far."]
+    return sum(run.ended for run in runs), len(runs)
+
+
+def description(facts: StudyFacts) -> str:
+    """`streets-study: 4 of 21 campaigns have ended`: one line in a list of pages."""
+    ended, all_of_them = _ended(facts)
+    return f"{facts.name}: {ended} of {all_of_them} campaigns have ended"
 
 
 def interval_words(found: Reach) -> str:

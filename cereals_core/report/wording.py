@@ -1,6 +1,7 @@
 """Facts in plain words: numbers with their units, and the sentences that open a page."""
 
 import math
+import re
 from collections.abc import Sequence
 
 from cereals_core.evaluation import cost_agreement
@@ -16,6 +17,15 @@ AGREEMENT_NOTE = (
 )
 """What the table of `agreement_rows` compares; bias and error are in clicks a region."""
 AGREEMENT_HEADER = ("sample", "predicted by", "number", "rank correlation", "bias", "mean absolute error", "sum ratio")
+WORDS = {
+    "mIoU": "intersection over union of prediction and truth, mean over classes, on images kept for evaluation.",
+    "Click": "one vertex of a polygon that an annotator draws; what labels cost.",
+    "Pool": "the images that may be asked for. Round 0 knows only those of the seed set, labelled in full.",
+    "Information": "how unsure the network is of a cell of 8 x 8 px, in nats; more of it teaches more.",
+    "Score": "by which regions are ranked: information, fused with predicted clicks where cost counts.",
+    "Peak memory": "the most that the process held during the stage, libraries included.",
+}
+"""What the words of a round's page mean."""
 PREDICTOR_NAMES = {"learned": "cost model", "constant": "constant", "edges": "edges"}
 
 
@@ -74,15 +84,44 @@ def campaign_title(campaign: str, upper_bound: bool) -> str:
     return f"{campaign} (upper bound)" if upper_bound else campaign
 
 
+def stage_title(campaign: str, round_number: int | None, stage: str) -> str:
+    """`demo round 2 train-seg`, or `demo start pool` for stages before the first round."""
+    return f"{campaign} {'start' if round_number is None else f'round {round_number}'} {stage}"
+
+
+def round_title(facts: RoundFacts) -> str:
+    """`demo, round 2 of 10`, an upper bound marked."""
+    of = "" if facts.rounds is None else f" of {facts.rounds}"
+    return f"{campaign_title(facts.campaign, facts.upper_bound)}, round {facts.point.round}{of}"
+
+
+def description(facts: RoundFacts) -> str:
+    """`demo, round 2 of 10: mIoU 0.412, 1,234 clicks so far`: one line in a list of pages."""
+    return f"{round_title(facts)}: mIoU {number(facts.point.miou)}, {clicks(facts.clicks_so_far)} clicks so far"
+
+
+def describes(text: str | None, facts: RoundFacts, round_number: int) -> bool:
+    """Whether a text is what `description` says of another round of the same campaign."""
+    title = f"{campaign_title(facts.campaign, facts.upper_bound)}, round {round_number}"
+    return re.match(rf"{re.escape(title)}\b", text or "") is not None
+
+
 def headline(facts: RoundFacts) -> str:
     """What happened in the round: trained on what, the mIoU now, what was asked and what it cost."""
+    return " ".join(sentences(facts))
+
+
+def sentences(facts: RoundFacts) -> list[str]:
+    """The sentences of the headline."""
     point = facts.point
     trained = (
         f"Trained on {clicks(point.clicks)} clicks ({share(point.pixels, facts.pool_pixels)} of the pool's pixels, "
         f"{facts.images_touched:,} of {plural(facts.pool_images, 'image')}), "
         f"the model reaches mIoU {number(point.miou)}{gained(facts.points)}."
     )
-    return " ".join(filter(None, [trained, _asked(facts), _stopped(facts), UPPER_BOUND if facts.upper_bound else ""]))
+    return [
+        each for each in (trained, _asked(facts), _stopped(facts), UPPER_BOUND if facts.upper_bound else "") if each
+    ]
 
 
 def _asked(facts: RoundFacts) -> str:
@@ -93,12 +132,19 @@ def _asked(facts: RoundFacts) -> str:
     on_images = f" on {plural(images, 'image')}" if facts.unit == "region" else ""
     return (
         f"It asked for {plural(len(facts.queries), facts.unit)}{on_images}, which cost "
-        f"{clicks(facts.asked_clicks)} clicks: {clicks(facts.point.clicks + facts.asked_clicks)} so far{budget}."
+        f"{clicks(facts.asked_clicks)} clicks: {clicks(facts.clicks_so_far)} so far{budget}."
     )
 
 
 def _stopped(facts: RoundFacts) -> str:
     return "" if facts.stop_reason is None else f"The campaign ends here: {facts.stop_reason}."
+
+
+def choice_sentence(facts: RoundFacts, shown: int) -> str:
+    """By what the round chose, and which of it the page shows."""
+    best = "The best" if shown == 1 else f"The {shown} best"
+    count = plural(len(facts.queries), facts.unit)
+    return f"{best} of {count}, by score: what it would teach the network, against what it would cost."
 
 
 def cost_sentence(facts: RoundFacts) -> str:

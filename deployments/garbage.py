@@ -1,0 +1,36 @@
+"""`cereals gc`: what campaigns and studies need no more is removed, and told round by round."""
+
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from pathlib import Path
+
+from cereals_core.report.wording import size
+from cereals_core.settings_files import is_study
+from deployments.status import open_existing, open_study
+from tasks.layout import Campaign
+from tasks.pruning import Removed, prune, prune_shared
+from tasks.start import writing
+
+
+def collect(file: Path, keep_rounds: int, dry_run: bool) -> Iterator[str]:
+    """Prune the campaign or study of a file, and tell what that frees; LockedError while it runs."""
+    if not is_study(file):
+        campaign = open_existing(file)
+        with writing(campaign):
+            yield from _told(campaign.settings.name, prune(campaign, keep_rounds, dry_run))
+        return
+    study = open_study(file)
+    with writing(study):
+        for arm, settings in study.settings.campaigns():
+            campaign = Campaign(settings.path, settings)
+            if campaign.settings_file.exists():
+                yield from _told(f"{arm} seed {settings.seed}", prune(campaign, keep_rounds, dry_run))
+        yield from _told("shared", prune_shared(study, dry_run))
+
+
+def _told(name: str, removed: Iterable[Removed]) -> Iterator[str]:
+    """A line for each round, and nothing where nothing goes."""
+    for number, some in groupby(removed, lambda each: each.round_number):
+        folders = list(some)
+        where = name if number is None else f"{name} round {number}"
+        yield f"{where}: {size(sum(each.freed_bytes for each in folders))} in {len(folders)} folders"
