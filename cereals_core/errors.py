@@ -17,6 +17,14 @@ class ProductError(CerealsError, RuntimeError):
     """A stage's product on disk is missing, damaged, or made from something else."""
 
 
+class StorageError(CerealsError, OSError):
+    """A disk is full, or a file cannot be read or written."""
+
+
+class ServerError(CerealsError, ConnectionError):
+    """The Prefect server does not answer."""
+
+
 class LockedError(CerealsError, BlockingIOError):
     """Another process is writing this campaign."""
 

@@ -11,7 +11,7 @@ import typer
 
 from cereals_core.errors import CerealsError
 from deployments.data_commands import data
-from deployments.environment import prepare_environment
+from deployments.environment import prepare_environment, server_named
 
 app = typer.Typer(
     help="Region-based, cost-aware active learning for semantic segmentation (CEREALS).",
@@ -119,6 +119,35 @@ def worker(
     serve_workers(address)
 
 
+@app.command()
+def gc(
+    file: CampaignFile,
+    keep_rounds: Annotated[int, typer.Option(min=0, help="Rounds whose maps stay, the last ones.")] = 1,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell only what would go.")] = False,
+) -> None:
+    """Remove the maps of past rounds of a campaign or study, and what stages left behind that died."""
+    prepare_environment()
+    from deployments.garbage import collect
+
+    lines = list(collect(file, keep_rounds, dry_run))
+    typer.echo("\n".join(lines) or "nothing to remove")
+
+
+@app.command()
+def doctor(
+    files: Annotated[list[Path] | None, typer.Argument(help="Campaign or study files (TOML).")] = None,
+    deep: Annotated[bool, typer.Option("--deep", help="Read and hash every product.")] = False,
+) -> None:
+    """Look for what stands in the way of campaigns, each with its remedy; exits with 1 on a failure."""
+    prepare_environment()
+    from deployments.doctor import examine, show
+
+    findings = examine(files or [], deep)
+    typer.echo(show(findings))
+    if any(each.level == "fail" for each in findings):
+        raise typer.Exit(1)
+
+
 @contextmanager
 def _stopping_cleanly(command: str, files: Sequence[Path]) -> Iterator[None]:
     """Let the first Ctrl-C or SIGTERM end the work after the current step, a second one at once."""
@@ -133,7 +162,8 @@ def _stopping_cleanly(command: str, files: Sequence[Path]) -> Iterator[None]:
 
     signal.signal(signal.SIGINT, stop)
     try:
-        yield
+        with server_named():
+            yield
     except CancelledRun:
         typer.echo(f"stopped; `cereals {command} {' '.join(map(str, files))}` goes on from here", err=True)
         raise typer.Exit(130) from None

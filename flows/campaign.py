@@ -14,9 +14,11 @@ from tasks.history import evaluated_rounds
 from tasks.layout import Campaign
 from tasks.mapping import true_cost_map
 from tasks.oracle import seed_set
+from tasks.orphans import crash_orphans
 from tasks.pretrained import pretrained
 from tasks.progress import stop_at
-from tasks.reporting import finished_round, report_campaign
+from tasks.projection import refuse_unaffordable
+from tasks.reporting import copy_ledger, finished_round, log_round, report_campaign
 from tasks.start import check_pool, open_campaign, writing
 from tasks.workers import computing
 
@@ -36,6 +38,7 @@ def run_campaign(
     """
     campaign = open_campaign(settings, shared)
     with writing(campaign), computing(settings.compute), stop_at(until) as passed:
+        crash_orphans(campaign)
         try:
             return _advance(campaign, rounds)
         except CancelledRun:
@@ -49,6 +52,7 @@ def _advance(campaign: Campaign, rounds: int | None) -> str:
     settings = campaign.settings
     weights = pretrained(campaign) if settings.model.weights is not None else None
     pool = check_pool(campaign)
+    refuse_unaffordable(campaign, pool)
     ledger = seed_set(campaign, pool=pool)
     true_cost = true_cost_map(campaign, pool=pool) if settings.acquisition.cost == "true" else None
     given, first = Given(pool, weights, true_cost), None
@@ -61,7 +65,9 @@ def _advance(campaign: Campaign, rounds: int | None) -> str:
         if rounds is not None and number == first + rounds:
             return f"left after {rounds} rounds; round {number} is next"
         outcome = run_round(campaign, number, given, ledger)
+        log_round(campaign, number)
         if outcome.stop_reason is not None:
+            copy_ledger(campaign, outcome.ledger)
             report_campaign(campaign)
             return outcome.stop_reason
         ledger = outcome.ledger

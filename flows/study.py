@@ -11,14 +11,13 @@ from itertools import groupby
 from threading import Lock
 
 from prefect import flow
-from prefect.artifacts import create_markdown_artifact
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from cereals_core.report.study import study_markdown
 from cereals_core.settings import CampaignSettings
 from cereals_core.study_settings import REPEATED, StudySettings
 from flows.campaign import run_campaign
 from tasks.layout import Study
+from tasks.publishing import publish_study, without_round_pages
 from tasks.start import writing
 from tasks.study import report_study, study_facts
 from tasks.workers import computing
@@ -34,15 +33,13 @@ _reporting = Lock()
 def run_study(settings: StudySettings) -> Study:
     """Start the study or go on with it: every campaign it means, those of one seed sharing their beginning."""
     study = Study(settings.path, settings)
-    with writing(study), computing(settings.compute) as workers:
+    with writing(study), computing(settings.compute) as workers, without_round_pages():
         first, *others = settings.campaigns()
         _run(study, [first])  # the reference of the first seed, without which there is no report
         seeds = [list(some) for _, some in groupby(others, lambda planned: planned[1].seed)]
         with ThreadPoolExecutor(workers.lanes(gpu=True)) as lanes:
             for ended in [lanes.submit(copy_context().run, _run, study, some) for some in seeds]:
                 ended.result()
-    page = study_markdown(study_facts(study))
-    create_markdown_artifact(page, key=f"{settings.name}-study", description=settings.name)
     return study
 
 
@@ -52,3 +49,4 @@ def _run(study: Study, campaigns: Sequence[tuple[str, CampaignSettings]]) -> Non
         run_campaign(settings, shared=None if arm == REPEATED else study.shared)
         with _reporting:
             report_study(study)
+            publish_study(study_facts(study))

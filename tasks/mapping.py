@@ -28,7 +28,7 @@ from tasks.layout import MAPS
 from tasks.maps import MapStore, Pool, PoolImage, Shard
 from tasks.prefetch import prefetched
 from tasks.products import Product
-from tasks.progress import stop_if_requested, track
+from tasks.progress import advance_here, track
 from tasks.stage import Work, stage
 from tasks.start import open_pool
 from tasks.training import load_cost_model, load_model
@@ -126,7 +126,7 @@ def _write_maps(work: Work, opener: Opener, inputs: Inputs, pool: Pool, is_wante
     ]
     missing = [each for each in asked if not _is_there(store, each)]
     images, to_do = (sum(len(each.image_ids) for each in some) for some in (asked, missing))
-    with track(f"{_where(work)}", images, "images", images - to_do) as advance:
+    with track(_where(work), images, "images", images - to_do) as advance:
         for count in work.each(partial(_write_shard, opener, work, inputs), missing):
             for _ in range(count):
                 advance()
@@ -139,12 +139,12 @@ def _where(work: Work) -> str:
 
 
 def _write_shard(opener: Opener, work: Work, inputs: Inputs, asked: Asked) -> int:
-    """Write a shard's maps; returns their number."""
+    """Write a shard's maps; returns how many of them are still to be counted."""
     read, map_of = kept((opener.__name__, work.folder), lambda: opener(work, inputs))
-    maps = {}
+    maps, counted = {}, 0
     for image_id, item in prefetched(read, asked.image_ids):
         maps[image_id] = map_of(image_id, item)
-        stop_if_requested()
+        counted += advance_here()
     store = MapStore(work.folder / MAPS)
     store.write(asked.shard, _stack(asked.shard, maps))
     unusable = _not_finite(store, asked)
@@ -153,7 +153,7 @@ def _write_shard(opener: Opener, work: Work, inputs: Inputs, asked: Asked) -> in
             f"{store.folder}: maps of {unusable[:3]} ({len(unusable)} images) are not finite: "
             "the network has diverged; lower training.learning_rate"
         )
-    return len(maps)
+    return len(maps) - counted
 
 
 def _stack(shard: Shard, maps: dict[str, np.ndarray]) -> np.ndarray:

@@ -1,7 +1,10 @@
-"""The process's peak memory, stage by stage."""
+"""The process's memory: its peak, stage by stage, what it holds now, and how far it may grow."""
 
 import resource
 from pathlib import Path
+
+import psutil
+from distributed.system import memory_limit
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -21,3 +24,13 @@ def peak_bytes() -> int:
         return int(line.split()[1]) * 1024
     except (OSError, StopIteration):
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def resident_bytes() -> int:
+    """Memory that the process holds now, bytes."""
+    return int(psutil.Process().memory_info().rss)
+
+
+def available_bytes() -> int:
+    """Memory that the process may hold: what it has and what is free, within the limit of its control group, bytes."""
+    return min(resident_bytes() + int(psutil.virtual_memory().available), memory_limit())

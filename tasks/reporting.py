@@ -4,9 +4,7 @@ import math
 from pathlib import Path
 
 import pyarrow.compute as pc
-from prefect.artifacts import create_markdown_artifact
-from prefect.context import FlowRunContext
-from prefect.settings import PREFECT_UI_URL
+from prefect import get_run_logger
 
 from cereals_core.cost_baselines import PREDICTORS, SAMPLES
 from cereals_core.datasets import open_images
@@ -14,20 +12,24 @@ from cereals_core.report.facts import CostSample, QueryFacts, RegionView, RoundF
 from cereals_core.report.figures import round_pictures
 from cereals_core.report.html import campaign_html
 from cereals_core.report.markdown import round_markdown
+from cereals_core.report.stages import stage_facts
 from cereals_core.report.wording import headline
 from cereals_core.stopping import stop_reason
 from tasks import tables
-from tasks.history import evaluated_rounds, learning_curve, product_of
+from tasks.history import evaluated_rounds, kept_or_pruned, learning_curve, product_of
 from tasks.labels import Ledger, box_of
 from tasks.layout import CLASSES, COST_REGIONS, LEDGER, MAPS, ROUND_PAGE, ROUND_STAGES, Campaign
 from tasks.maps import MapStore
-from tasks.products import Product, find_product
+from tasks.products import Product, find_product, recorded
 from tasks.progress import console
+from tasks.publishing import publish_round, shows_rounds
 from tasks.stage import Work, stage
 from tasks.start import open_pool
 from tasks.storage import write_atomically
 
 REGIONS_SHOWN = 4
+READ_AGAIN = frozenset({"evaluate", "oracle-query", "evaluate-cost", "report"})
+"""Stages of a finished round whose files later rounds or reports read again."""
 
 
 def why_stop(campaign: Campaign, number: int, ledger: Product) -> str | None:
@@ -38,59 +40,79 @@ def why_stop(campaign: Campaign, number: int, ledger: Product) -> str | None:
 
 
 def finished_round(campaign: Campaign, number: int, pool: Product, ledger: Product) -> Product | None:
-    """The ledger after this round, if the round was finished before from this pool and ledger."""
-    after = find_product(campaign.stage("oracle-query", number))
-    reported = find_product(campaign.stage("report", number))
-    if after is None or reported is None or reported.inputs.get("ledger") != after.digest:
+    """The ledger after this round, if the round was finished before from this pool and ledger, and nothing is missing.
+
+    What later rounds and reports read is hashed. Weights and maps are hashed when somebody reads them.
+    """
+    names = campaign.round_stages
+    found = {name: kept_or_pruned(campaign.stage(name, number), hashed=name in READ_AGAIN) for name in names}
+    after, reported = found["oracle-query"], found["report"]
+    if None in found.values() or after is None or reported is None or reported.inputs.get("ledger") != after.digest:
         return None
     return after if (after.inputs["pool"], after.inputs["ledger"]) == (pool.digest, ledger.digest) else None
 
 
-@stage("report", version=1, depends_on=("data",), where="flow", shareable=False)
+@stage("report", version=2, depends_on=("data",), where="flow", shareable=False)
 def report_round(
     work: Work, pool: Product, ledger: Product, metrics: Product, agreement: Product | None = None
 ) -> None:
     """Write the round's page and pictures, publish them, and copy the ledger to the campaign's folder."""
     campaign, number = work.campaign, work.number
-    facts = round_facts(campaign, number, why_stop(campaign, number, ledger), _flow_run_url())
+    facts = round_facts(campaign, number, why_stop(campaign, number, ledger))
     pictures = round_pictures(facts, _views(campaign, number, facts))
     for name, png in pictures.items():
         (work.folder / f"{name}.png").write_bytes(png)
-    page = round_markdown(facts, pictures)
-    (work.folder / ROUND_PAGE).write_text(page)
-    write_atomically(campaign.ledger_file, (ledger / LEDGER).read_bytes())
+    (work.folder / ROUND_PAGE).write_text(round_markdown(facts, pictures))
+    copy_ledger(campaign, ledger)
     console.print(headline(facts), highlight=False)
-    create_markdown_artifact(
-        page, key=f"{campaign.settings.name}-round", description=f"{campaign.settings.name}, round {number}"
-    )
+    _log(campaign, number, headline(facts))
+    work.facts.update(headline=headline(facts))
+    if shows_rounds():
+        publish_round(facts, pictures)
 
 
-def round_facts(campaign: Campaign, number: int, reason: str | None, url: str | None = None) -> RoundFacts:
+def log_round(campaign: Campaign, number: int) -> None:
+    """Write what happened in a round, which was reported, into the log of the current run."""
+    _log(campaign, number, product_of(campaign, "report", number).facts["headline"])
+
+
+def _log(campaign: Campaign, number: int, said: str) -> None:
+    get_run_logger().info("%s round %d: %s", campaign.settings.name, number, said)
+
+
+def copy_ledger(campaign: Campaign, ledger: Product) -> None:
+    """Put the ledger where people look for it."""
+    write_atomically(campaign.ledger_file, (ledger / LEDGER).read_bytes())
+
+
+def round_facts(campaign: Campaign, number: int, reason: str | None) -> RoundFacts:
     """All that the pages say of a round, from its products."""
     pool = product_of(campaign, "pool", None)
     metrics = product_of(campaign, "evaluate", number)
     classes = tables.read_table(metrics / CLASSES, tables.CLASSES).to_pylist()
-    products = ((name, find_product(campaign.stage(name, number))) for name in ROUND_STAGES)
+    products = (recorded(campaign.stage(name, number)) for name in ROUND_STAGES)
+    stop = campaign.settings.stop
     return RoundFacts(
         campaign=campaign.settings.name,
         points=learning_curve(campaign, list(range(number + 1))),
         class_iou={row["class_name"]: row["iou"] for row in classes},
-        stages=[
-            StageFacts(name, product.elapsed_s, product.total_bytes, product.facts.get("peak_bytes", 0), _note(product))
-            for name, product in products
-            if product is not None
-        ],
+        stages=[_stage_facts(product) for product in products if product is not None],
         queries=_queries(campaign, number),
         pool_images=pool.facts["images"],
         pool_pixels=pool.facts["pixels"],
         images_touched=metrics.facts["images"],
-        budget_clicks=campaign.settings.stop.clicks,
+        budget_clicks=stop.clicks,
         stop_reason=reason,
-        flow_run_url=url,
         unit=campaign.settings.acquisition.unit,
         upper_bound=campaign.settings.acquisition.cost == "true",
         cost_samples=_cost_samples(campaign, number),
+        rounds=stop.rounds,
+        target_miou=stop.target_miou,
     )
+
+
+def _stage_facts(product: Product) -> StageFacts:
+    return stage_facts(product.stage, product.elapsed_s, product.total_bytes, product.facts)
 
 
 def report_campaign(campaign: Campaign) -> Path:
@@ -168,28 +190,3 @@ def _maps(campaign: Campaign, name: str, number: int) -> MapStore | None:
     true_cost = name == "cost-map" and campaign.settings.acquisition.cost == "true"
     product = find_product(campaign.stage("true-cost-map", None) if true_cost else campaign.stage(name, number))
     return MapStore(product / MAPS) if product else None
-
-
-_NOTES = {
-    "train-seg": "{images} images, {epochs} epochs, {steps} steps, loss {loss:.4f} nats",
-    "train-cost": "{images} images, {epochs} epochs, {steps} steps, loss {loss:.4f} clicks²",
-    "evaluate": "mIoU {miou:.4f}",
-    "info-map": "{images} images",
-    "cost-map": "{images} images",
-    "region-fusion": "{candidates:,} candidate windows",
-    "nms": "{proposals:,} proposals",
-    "oracle-query": "{regions} regions in {images} images, {clicks:,.0f} clicks",
-    "evaluate-cost": "rank correlation {spearman_queried:.2f} queried, {spearman_random:.2f} random",
-    "report": "",
-}
-
-
-def _note(product: Product) -> str:
-    return _NOTES[product.stage].format(**product.facts)
-
-
-def _flow_run_url() -> str | None:
-    context, base = FlowRunContext.get(), PREFECT_UI_URL.value()
-    if context is None or context.flow_run is None or not base:
-        return None
-    return f"{base}/runs/flow-run/{context.flow_run.id}"

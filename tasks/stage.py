@@ -7,22 +7,31 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Concatenate, Literal, TypeVar
 
-from prefect import get_run_logger, task
+from prefect import Task, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import TaskRun
 from prefect.exceptions import TerminationSignal
+from prefect.runtime import task_run
 from prefect.states import Cancelled, Completed, State
 
+from cereals_core.errors import CerealsError
+from cereals_core.report.stages import stage_facts, stage_line
+from cereals_core.report.wording import stage_title
 from cereals_core.settings import deciding_settings
 from tasks.layout import Campaign
+from tasks.metrics import write_metrics
 from tasks.products import Product, Recipe, find_product, making, require
 from tasks.progress import Interrupted, console, request_stop
 from tasks.sharing import borrow, lend
+from tasks.storage import is_full
 from tasks.workers import current_workers
 
 Batch = TypeVar("Batch")
 Where = Literal["worker", "shards", "flow"]
 """Where a stage's body runs: as one call on a worker; in the process of the flow, which hands shards to workers; in the
 process of the flow alone."""
+RETRIED_AFTER_S = [1.0, 10.0]
+"""A stage that failed is tried again after so long; it goes on from what it left."""
 SEED_ROUND = None
 """Round number of the stages before the first round."""
 
@@ -77,10 +86,13 @@ class Stage:
         self.gpu, self.where, self.shareable = gpu, where, shareable
         self.task = task(
             name=name,
-            task_run_name="{campaign.settings.name} round {round_number} " + name,
+            task_run_name=self._run_name,
             tags=["gpu" if gpu else "cpu"],
             cache_policy=NO_CACHE,
             persist_result=False,
+            retries=len(RETRIED_AFTER_S),
+            retry_delay_seconds=RETRIED_AFTER_S,
+            retry_condition_fn=_may_pass,
         )(self.run)
 
     def __call__(self, campaign: Campaign, round_number: int | None = SEED_ROUND, **inputs: Product | None) -> Product:
@@ -94,6 +106,10 @@ class Stage:
         assert isinstance(product, Product)
         return product
 
+    def _run_name(self) -> str:
+        given = task_run.parameters
+        return stage_title(given["campaign"].settings.name, given["round_number"], self.name)
+
     def run(
         self, campaign: Campaign, round_number: int | None, inputs: Mapping[str, Product | None]
     ) -> "Product | State[Any]":
@@ -101,9 +117,11 @@ class Stage:
         folder, recipe = campaign.stage(self.name, round_number), self.recipe(campaign, round_number, inputs)
         when = "start    " if round_number is None else f"round {round_number}/{campaign.settings.stop.rounds}"
         where = f"{campaign.settings.name} {when}  {self.name:<14}"
+        title = stage_title(campaign.settings.name, round_number, self.name)
         found = find_product(folder, recipe) or self._borrowed(campaign, folder, recipe)
         if found is not None:
             console.print(f"{where} reused", style="dim", highlight=False)
+            get_run_logger().info("%s: reused, made before", title)
             return Completed(name="Reused", message=f"valid product found in {folder}", data=found)
         try:
             with making(folder, recipe) as (work_folder, facts):
@@ -116,12 +134,12 @@ class Stage:
         except Interrupted as error:
             return Cancelled(message=str(error))
         product = require(find_product(folder, recipe), folder)
+        write_metrics(campaign)
         if campaign.shared is not None and self.shareable:
             lend(product, campaign.shared)
         console.print(f"{where} {product.elapsed_s:8.1f} s", highlight=False)
-        get_run_logger().info(
-            "%s in %.1f s, %d bytes: %s", where, product.elapsed_s, product.total_bytes, dict(product.facts)
-        )
+        said = stage_facts(self.name, product.elapsed_s, product.total_bytes, product.facts)
+        get_run_logger().info(stage_line(title, said))
         return product
 
     def _borrowed(self, campaign: Campaign, folder: Path, recipe: Recipe) -> Product | None:
@@ -148,6 +166,11 @@ def stage(
 ) -> Callable[[Body], Stage]:
     """Turn a body `(work, **inputs) -> None` into a stage."""
     return lambda body: Stage(body, name, version, depends_on, gpu, where, shareable)
+
+
+def _may_pass(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
+    """Whether a failure may be gone at the next attempt: not if it was told on purpose, or the disk is full."""
+    return not (isinstance(state.data, CerealsError) or is_full(state.data))
 
 
 def _run_body(module: str, name: str, work: Work, inputs: Mapping[str, Product | None]) -> dict[str, Any]:

@@ -22,8 +22,9 @@ from tasks.maps import Pool, group_name
 from tasks.products import Product
 from tasks.progress import track
 from tasks.stage import Work, stage
-from tasks.storage import write_atomically
+from tasks.storage import UNFINISHED, telling_of_storage, write_atomically
 
+_REMOVE = "remove it: what was made from the settings that are given now is kept"
 SPLITS: tuple[Literal["pool"], Literal["eval"]] = ("pool", "eval")
 
 
@@ -36,7 +37,8 @@ def open_campaign(settings: CampaignSettings, shared: Path | None = None) -> Cam
         if changes:
             raise SettingsError(
                 f"{campaign.folder}: this campaign was started with other settings; restore them, or give the new "
-                "campaign another name or folder\n" + "\n".join(f"  {change}" for change in changes)
+                f"campaign another name or folder. If nobody changed them, {campaign.settings_file} is damaged: "
+                f"{_REMOVE}\n" + "\n".join(f"  {change}" for change in changes)
             )
     return campaign
 
@@ -45,16 +47,27 @@ def _started_with(file: Path) -> CampaignSettings:
     try:
         raw = json.loads(file.read_text())
     except ValueError as error:
-        raise SettingsError(f"{file}: not valid JSON ({error}); restore it, or remove it to start anew") from None
-    return parse_settings(raw, str(file))
+        raise SettingsError(f"{file}: not valid JSON ({error}); restore it, or {_REMOVE}") from None
+    try:
+        return parse_settings(raw, str(file))
+    except SettingsError as error:
+        raise SettingsError(f"{error}\nThe file is damaged, or of another version: restore it, or {_REMOVE}") from None
 
 
 @contextmanager
 def writing(place: Campaign | Study) -> Iterator[None]:
     """Be its only writer, and record its settings; LockedError while another process is."""
+    with telling_of_storage(place.folder), _locked(place):
+        for leftover in place.folder.glob(UNFINISHED):
+            leftover.unlink()
+        write_atomically(place.settings_file, place.settings.model_dump_json(indent=1).encode())
+        yield
+
+
+@contextmanager
+def _locked(place: Campaign | Study) -> Iterator[None]:
     place.folder.mkdir(parents=True, exist_ok=True)
     with locked(place.lock_file):
-        write_atomically(place.settings_file, place.settings.model_dump_json(indent=1).encode())
         yield
 
 

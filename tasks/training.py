@@ -1,9 +1,10 @@
 """train-seg and train-cost: both networks, from the answers so far, going on from the last epoch that was saved."""
 
+import hashlib
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import numpy as np
 import torch
@@ -32,6 +33,8 @@ from tasks.storage import written_whole
 
 CHECKPOINT = "checkpoint.pt"
 CHECKPOINT_EVERY_S = 60.0
+HASH_BYTES = 32
+"""Length of the SHA-256 that a checkpoint starts with."""
 IMAGES_KEPT_BYTES = 2 << 30
 """Decoded images of the labelled set are kept in memory up to this size; beyond it they are decoded at each step."""
 Target = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray | None]
@@ -154,7 +157,7 @@ def _run(trainer: Trainer, samples: LabelledImages, checkpoint: Path, what: str)
         while not trainer.finished:
             epoch = trainer.run_epoch(samples)
             if time.monotonic() - saved_at > CHECKPOINT_EVERY_S:
-                _save(trainer.state(), checkpoint)
+                _save_checkpoint(trainer, checkpoint)
                 saved_at = time.monotonic()
             advance(f"loss {epoch.loss:.4g}")
     checkpoint.unlink(missing_ok=True)
@@ -165,12 +168,39 @@ def _save(state: dict[str, Any], file: Path) -> None:
         torch.save(state, stream)
 
 
+class _Hashed:
+    """A stream that hashes what is written to it."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self.sha256, self.stream = hashlib.sha256(), stream
+
+    def write(self, content: bytes) -> int:
+        self.sha256.update(content)
+        return self.stream.write(content)
+
+    def flush(self) -> None:
+        self.stream.flush()
+
+
+def _save_checkpoint(trainer: Trainer, checkpoint: Path) -> None:
+    """Save all that is needed to go on, behind its hash: torch compares no checksum when it loads."""
+    with written_whole(checkpoint) as stream:
+        stream.write(bytes(HASH_BYTES))
+        hashed = _Hashed(stream)
+        torch.save(trainer.state(), cast(IO[bytes], hashed))
+        stream.seek(0)
+        stream.write(hashed.sha256.digest())
+
+
 def _restore(trainer: Trainer, checkpoint: Path) -> None:
     """Go on from a checkpoint if a whole one is there; a damaged one is removed and training starts again."""
-    if not checkpoint.exists():
-        return
     try:
         with checkpoint.open("rb") as stream:
-            trainer.restore(torch.load(stream, map_location="cpu", weights_only=True))
-    except Exception:  # noqa: BLE001  (a damaged archive fails in many ways, and all of them mean: start again)
-        checkpoint.unlink()
+            digest = stream.read(HASH_BYTES)
+            if hashlib.file_digest(stream, "sha256").digest() == digest:
+                stream.seek(HASH_BYTES)
+                trainer.restore(torch.load(stream, map_location="cpu", weights_only=True))
+                return
+    except FileNotFoundError:
+        return
+    checkpoint.unlink()

@@ -28,6 +28,7 @@ from cereals_core.errors import WorkersError
 from cereals_core.settings import Compute
 from tasks.memory import peak_bytes, reset_peak
 from tasks.progress import stop_if_requested
+from tasks.remote_progress import Listener
 
 Batch = TypeVar("Batch")
 Made = TypeVar("Made")
@@ -81,7 +82,7 @@ class Cluster:
     """
 
     def __init__(self, client: Client, device: str = "auto") -> None:
-        self.client, self.device = client, device
+        self.client, self.device, self.listener = client, device, Listener(client)
 
     def lanes(self, gpu: bool) -> int:
         """How many workers claim what such calls need."""
@@ -106,13 +107,16 @@ class Cluster:
 
     def _result(self, future: "Future[Done]", resource: str) -> Done:
         """What the call gave; WorkersError when there is nothing left to run it on."""
+        follower = self.listener.follower(future)
         try:
             last_seen = time.monotonic()
             while not _is_done(future):
+                follower.show_new()
                 stop_if_requested()
                 last_seen = time.monotonic() if self._claiming(resource) else last_seen
                 if time.monotonic() - last_seen > WAIT_FOR_WORKERS_S:
                     raise WorkersError(f"{self._name}: no worker claims {resource}; start one with `cereals worker`")
+            follower.show_new()
             return future.result()
         except KilledWorker as error:
             raise WorkersError(f"{self._name}: {error}; look into the workers' logs, then run again") from None
@@ -120,6 +124,8 @@ class Cluster:
             if future.status == "error":  # the call's own
                 raise
             raise WorkersError(f"{self._name}: lost ({error}); start it again, then run again") from None
+        finally:
+            follower.close()
 
     def _claiming(self, resource: str) -> int:
         """Number of workers that claim the resource."""

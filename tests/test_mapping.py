@@ -73,7 +73,7 @@ def campaign(tmp_path: Path) -> Campaign:
 def test_true_cost_maps_are_the_clicks_of_every_image_of_the_pool(campaign: Campaign, pool: Product) -> None:
     made = run(campaign, true_cost_map, pool=pool)
     maps, truth_of = maps_of(made, open_pool(campaign, pool)), open_truth(campaign.settings.data, "pool").truth
-    assert made.facts == {"images": 10}
+    assert made.facts["images"] == 10
     for image_id, clicks in maps.items():
         twin = naive.click_map(truth_of(image_id).clicks, 60, 100)
         np.testing.assert_array_equal(clicks, quantise(twin.astype(np.float32)))
@@ -109,7 +109,7 @@ def test_information_maps_are_those_of_the_named_measure(
     made = run(campaign, info_map, ROUND, pool=pool, ledger=ledger, model=product)
     predictor, images = Predictor(model), open_pool(campaign, pool)
     maps = maps_of(made, images)
-    assert made.facts == {"images": 8}
+    assert made.facts["images"] == 8
     for image in images.images:
         pixels, found = dataset.image(image.image_id), maps[image.image_id]
         if Ledger(ledger).is_full(image):

@@ -1,6 +1,6 @@
 import subprocess
 import sys
-from collections import Counter
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,73 +8,88 @@ import pytest
 from conftest import small_settings
 
 from cereals_core.errors import ResourcesError
-from cereals_core.models.build import network_outline
-from cereals_core.models.memory import footprint
+from cereals_core.models.build import build_network
 from cereals_core.settings import CampaignSettings, Model
 from tasks import projection
+from tasks.footprint import outline, parameter_bytes, prediction_bytes, training_bytes
 from tasks.history import product_of
 from tasks.layout import Campaign
-from tasks.projection import project, refuse_unaffordable, rounds_to_come
+from tasks.projection import Room, StageNeed, project, refuse_unaffordable, shortages
 
-SIZES = Counter({(60, 100): 10})
-
-
-def needs_of(settings: CampaignSettings) -> dict[str, projection.StageNeed]:
-    return {need.stage: need for need in project(settings, SIZES, classes=5)}
+SIZES = [(60, 100)] * 10
+PLENTY = 1 << 50
 
 
-def test_the_disk_of_ten_small_images(small: CampaignSettings) -> None:
+def needs_of(settings: CampaignSettings, finished: int = 0) -> dict[str, StageNeed]:
+    return {need.stage: need for need in project(settings, SIZES, classes=5, finished=finished)}
+
+
+def test_the_disk_of_ten_small_images_in_two_rounds(small: CampaignSettings) -> None:
     needs = needs_of(small)
-    assert needs["info-map"].disk_bytes == needs["cost-map"].disk_bytes == 10 * (8 * 13) * 4
-    assert needs["region-fusion"].disk_bytes == 10 * (5 * 10) * 4  # 7 x 12 whole cells, windows of 3 x 3
-    assert needs["oracle-query"].disk_bytes == 60 * 100  # one image's worth of pixels a round
+    assert needs["info-map"].disk_bytes == needs["cost-map"].disk_bytes == 2 * 10 * (8 * 13) * 4
+    assert needs["region-fusion"].disk_bytes == 2 * 10 * (5 * 10) * 4  # 7 x 12 whole cells, windows of 3 x 3
+    weights = parameter_bytes(outline(partial(build_network, small.model, 5)))
+    assert needs["train-seg"].disk_bytes == 3 * weights
+    assert needs["train-seg"].passing_bytes == 2 * 4 * weights
+
+
+def test_rounds_that_are_finished_take_nothing_more(small: CampaignSettings) -> None:
+    assert needs_of(small, finished=2)["info-map"].disk_bytes == 0
 
 
 def test_a_query_of_whole_images_has_one_candidate_an_image(tmp_path: Path) -> None:
     settings = small_settings(tmp_path, strategy="entropy-images", information="entropy")
-    assert needs_of(settings)["region-fusion"].disk_bytes == 10 * 4
+    assert needs_of(settings)["region-fusion"].disk_bytes == 2 * 10 * 4
 
 
 def test_what_a_real_campaign_left_is_within_the_projection(finished: CampaignSettings) -> None:
     campaign, needs = Campaign(finished.path, finished), needs_of(finished)
-    for name in ("train-seg", "train-cost", "info-map", "cost-map", "region-fusion", "nms"):
-        left = product_of(campaign, name, 0)
-        content = left.total_bytes - sum(path.stat().st_size for path in left.folder.rglob("zarr.json"))
-        assert content <= needs[name].disk_bytes + 20_000, name  # heads of files, history of trainings
+    for name, need in needs.items():
+        made = [product_of(campaign, name, number) for number in (0, 1) if name in campaign.round_stages]
+        left = sum(file.stat().st_size for each in made for file in each.folder.rglob("*") if _is_content(file))
+        assert left <= need.disk_bytes + 60_000, name  # heads of files
 
 
-def test_a_step_keeps_more_for_a_larger_image_and_weights_do_not_change() -> None:
-    outline = network_outline(Model(width=0.125), outputs=5)
-    small, large = footprint(outline, 128, 256), footprint(outline, 256, 512)
-    assert small.weights == large.weights == sum(parameter.numel() * 4 for parameter in outline.parameters())
-    assert 3 < large.kept / small.kept < 5
-    assert large.training > large.prediction > large.weights
+def _is_content(file: Path) -> bool:
+    return file.is_file() and file.suffix not in (".json", ".md", ".png")
 
 
-@pytest.fixture
-def pool(finished: CampaignSettings) -> SimpleNamespace:
-    campaign = Campaign(finished.path, finished)
-    return SimpleNamespace(campaign=campaign, product=product_of(campaign, "pool", None))
+def test_memory_grows_with_the_image_and_training_takes_most() -> None:
+    network = outline(partial(build_network, Model(width=0.125), 5))
+    small, large = (training_bytes(network, 128 * scale, 256 * scale) for scale in (1, 2))
+    assert parameter_bytes(network) == sum(4 * parameter.numel() for parameter in network.parameters())
+    assert 1.3 < large / small < 4.2
+    assert large > prediction_bytes(network, 256, 512) > parameter_bytes(network)
 
 
-def test_a_machine_with_too_little_memory_is_refused(pool: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
-    refuse_unaffordable(pool.campaign, pool.product)
-    monkeypatch.setattr(projection, "available_memory", lambda: 1 << 20)
-    with pytest.raises(ResourcesError, match=r"memory: .* takes about .* 1\.0 MB are there; lower model\.width"):
-        refuse_unaffordable(pool.campaign, pool.product)
-
-
-def test_a_full_disk_is_refused_unless_nothing_is_to_come(
-    pool: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("room", "said"),
+    [
+        (
+            Room(1 << 20, None, None),
+            r"^train-\w+ needs .* of memory, and there are 1\.0 MB; lower model\.width = 0\.03",
+        ),
+        (Room(None, None, 1000), r"^the rounds to come need .* of disk, .*1\.0 kB are free; lower stop\.rounds = 2"),
+    ],
+)
+def test_what_does_not_fit_is_told_with_the_worst_stage_and_the_remedy(
+    small: CampaignSettings, room: Room, said: str
 ) -> None:
-    monkeypatch.setattr(projection.psutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
-    assert rounds_to_come(pool.campaign) == 0
-    refuse_unaffordable(pool.campaign, pool.product)
-    more = pool.campaign.settings.model_copy(
-        update={"stop": pool.campaign.settings.stop.model_copy(update={"rounds": 9})}
-    )
-    with pytest.raises(ResourcesError, match=r"disk: 6 rounds take up to .* 1\.0 kB are free.*cereals gc"):
-        refuse_unaffordable(Campaign(pool.campaign.folder, more), pool.product)
+    needs = list(needs_of(small).values())
+    assert list(shortages(small, needs, Room(PLENTY, PLENTY, PLENTY))) == []
+    (told,) = shortages(small, needs, room)
+    with pytest.raises(ValueError, match=said):
+        raise ValueError(told)
+
+
+def test_a_campaign_that_does_not_fit_is_refused(finished: CampaignSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    campaign = Campaign(finished.path, finished)
+    pool = product_of(campaign, "pool", None)
+    refuse_unaffordable(campaign, pool)
+    monkeypatch.setattr(projection, "available_bytes", lambda: 1 << 20)
+    monkeypatch.setattr(projection.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
+    with pytest.raises(ResourcesError, match="2 projected needs beyond what there is"):
+        refuse_unaffordable(campaign, pool)
 
 
 STEPS = """
@@ -103,6 +118,5 @@ print(peak_bytes() - before)
 def test_the_peak_of_a_training_step_is_about_what_was_projected() -> None:
     """In a process of its own, where no memory that was freed before is taken again."""
     done = subprocess.run([sys.executable, "-c", STEPS], capture_output=True, text=True, check=True)
-    projected = footprint(network_outline(Model(width=0.125), outputs=19), 512, 1024)
-    measured = int(done.stdout)
-    assert 0.8 < projected.training / measured < 1.3
+    projected = training_bytes(outline(partial(build_network, Model(width=0.125), 19)), 512, 1024)
+    assert 0.8 < projected / int(done.stdout) < 1.5

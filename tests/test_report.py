@@ -32,7 +32,7 @@ def facts(**changes: object) -> RoundFacts:
         campaign="demo",
         points=POINTS,
         class_iou={"road": 0.9, "absent": math.nan},
-        stages=[StageFacts("train-seg", 65.0, 2_500_000, 3_000_000, "5 epochs"), StageFacts("nms", 0.04, 900, 1_200)],
+        stages=[StageFacts("train-seg", 65.0, 2_500_000, 3_000_000, "5 epochs"), StageFacts("nms", 0.04, 900, 0)],
         queries=[query(), query("park", 7.5)],
         pool_images=4,
         pool_pixels=10_000,
@@ -138,13 +138,16 @@ def test_figures_of_little_data(png: Callable[[], bytes]) -> None:
 
 
 def test_the_round_page_carries_the_numbers(pictures: Mapping[str, bytes]) -> None:
-    page = round_markdown(facts(), pictures)
+    page = round_markdown(facts(links={"Round 0": "http://ui/artifacts/0"}, flow_run_url="http://ui/runs/1"), pictures)
     for expected in (
         "# demo, round 1",
-        "| train-seg | 1 min 05 s | 2.5 MB | 3.0 MB | 5 epochs |",
-        "| nms | 0.0 s | 900 B | 1.2 kB |  |",
-        "| road | 0.900 |",
-        "| absent | - |",
+        "[Round 0](<http://ui/artifacts/0>) · [Flow run](<http://ui/runs/1>)",
+        "| clicks | 28 | 178.5 | 400 | 44.6 % |",
+        "The best of 2 regions, by score",
+        "The stages of this round took 1 min 05 s, train-seg the longest (99.9 %).",
+        "| train-seg | 1 min 05 s | 99.9 % | 3.0 MB | 2.5 MB | 5 epochs |",
+        "| nms | 0.0 s | 0.1 % | - | 900 B |  |",
+        "| road | 0.900 | absent | - |",
         "Predicted 20 clicks for 2 regions, true 28; mean absolute error 4 clicks a region.",
         "Region 1: street, y 8, x 16, 32 x 32 px; predicted 12.5 clicks, true 14",
     ):
@@ -175,6 +178,8 @@ def test_names_cannot_break_a_page(pictures: Mapping[str, bytes]) -> None:
         assert "<script" not in written
         assert "javascript:" not in written
     assert r"| a&lt;script&gt;alert(1)&lt;/script&gt;\|\`b\` \# \[c\](x) \$ | 0.500 |" in page
+    broken = r"| a&lt;script&gt;alert(1)&lt;/script&gt;\|\`b\` \#<br>\[c\](x) \$ |"
+    assert broken in round_markdown(facts(stages=[StageFacts("nms", 1.0, 1, 1, EVIL)]), {})
 
 
 def test_the_report_stands_alone(pictures: Mapping[str, bytes]) -> None:
@@ -197,9 +202,15 @@ def test_a_campaign_without_rounds_has_a_report() -> None:
     assert "No round is complete yet" in campaign_html([], [], "")
 
 
-@pytest.mark.parametrize("address", [None, "javascript:alert(1)", "file:///etc/passwd", "runs/1"])
+@pytest.mark.parametrize(
+    "address", [None, "", "javascript:alert(1)", "file:///etc/passwd", "runs/1", "//host/runs/1", "/\\host/runs/1"]
+)
 def test_only_web_addresses_become_links(address: str | None) -> None:
     assert web_link(address) is None
+
+
+def test_a_path_on_the_same_host_becomes_a_link() -> None:
+    assert web_link("/runs/flow-run/1 2") == "/runs/flow-run/1%202"
 
 
 def test_a_link_cannot_leave_its_place() -> None:

@@ -150,7 +150,7 @@ def test_a_second_process_is_refused_and_changes_nothing_until_the_first_is_kill
 ) -> None:
     campaign = open_campaign(changed(small, "stop", rounds=9))
     before = campaign.settings_file.read_bytes()
-    refusal = f"process {holder.pid} is running it; wait or stop that"
+    refusal = f"process {holder.pid} on {socket.gethostname()} is running it; wait or stop that"
     with pytest.raises(BlockingIOError, match=refusal) as got, writing(campaign):
         pass
     assert isinstance(got.value, LockedError)

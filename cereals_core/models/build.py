@@ -20,16 +20,10 @@ def build_network(model: Model, outputs: int) -> Network:
     return NETWORKS[model.name](model, outputs)
 
 
-def network_outline(model: Model, outputs: int = 1) -> Network:
+def network_outline(model: Model) -> Network:
     """The segmentation network without memory for its weights: to see names and shapes, or that it can be built."""
     with torch.device("meta"):
-        return build_network(model, outputs)
-
-
-def cost_network_outline(model: Model) -> FCN8s:
-    """The cost network without memory for its weights."""
-    with torch.device("meta"):
-        return build_cost_network(model)
+        return build_network(model, outputs=1)
 
 
 def build_cost_network(model: Model) -> FCN8s:
