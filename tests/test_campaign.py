@@ -58,7 +58,7 @@ def test_every_round_leaves_a_version_of_one_artifact(finished: CampaignSettings
     with get_client(sync_client=True) as client:
         pages = client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=["small-round"])))
     mine = [page for page in pages if page.data.startswith("# small, round") and "data:image/png;base64," in page.data]
-    described = {str(page.description).split(":")[0] for page in mine}
+    described = {str(page.description).split(" of ")[0] for page in mine}
     assert {"small, round 0", "small, round 1", "small, round 2"} <= described
 
 
