@@ -12,6 +12,7 @@ import typer
 from cereals_core.errors import CerealsError
 from deployments.data_commands import data
 from deployments.environment import prepare_environment, server_named
+from deployments.services_commands import down, up
 
 app = typer.Typer(
     help="Region-based, cost-aware active learning for semantic segmentation (CEREALS).",
@@ -20,6 +21,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(data, name="data")
+app.command()(up)
+app.command()(down)
 
 CampaignFiles = Annotated[list[Path], typer.Argument(help="Campaign files (TOML).", show_default=False)]
 StudyFile = Annotated[Path, typer.Argument(help="A study file (TOML).", show_default=False)]

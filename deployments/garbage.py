@@ -8,24 +8,24 @@ from cereals_core.report.wording import size
 from cereals_core.settings_files import is_study
 from deployments.status import open_existing, open_study
 from tasks.layout import Campaign
-from tasks.pruning import Removed, prune, prune_shared
-from tasks.start import writing
+from tasks.pruning import Links, Removed, prune, prune_shared
+from tasks.start import open_campaign, writing
 
 
 def collect(file: Path, keep_rounds: int, dry_run: bool) -> Iterator[str]:
     """Prune the campaign or study of a file, and tell what that frees; LockedError while it runs."""
     if not is_study(file):
-        campaign = open_existing(file)
+        campaign = open_campaign(open_existing(file).settings)
         with writing(campaign):
             yield from _told(campaign.settings.name, prune(campaign, keep_rounds, dry_run))
         return
-    study = open_study(file)
+    study, links = open_study(file), Links()
     with writing(study):
         for arm, settings in study.settings.campaigns():
-            campaign = Campaign(settings.path, settings)
-            if campaign.settings_file.exists():
-                yield from _told(f"{arm} seed {settings.seed}", prune(campaign, keep_rounds, dry_run))
-        yield from _told("shared", prune_shared(study, dry_run))
+            if Campaign(settings.path, settings).settings_file.exists():
+                removed = prune(open_campaign(settings), keep_rounds, dry_run, links)
+                yield from _told(f"{arm} seed {settings.seed}", removed)
+        yield from _told("shared", prune_shared(study, dry_run, links))
 
 
 def _told(name: str, removed: Iterable[Removed]) -> Iterator[str]:

@@ -65,7 +65,8 @@ def training_bytes(network: Network, height: int, width: int) -> int:
     """
     weights = parameter_bytes(network)
     with LiveTensors() as tensors:
-        output = network(*_image(network, height, width))
+        image, masks = _image(network, height, width)
+        output = network(image, masks)
         functional.log_softmax(output.float(), dim=1).sum().backward()
     network.zero_grad()
     doubled = weights if next(network.parameters()).dtype != torch.float32 else 0
@@ -79,7 +80,8 @@ def prediction_bytes(network: Network, height: int, width: int, upsampled: bool 
     `network` is an outline.
     """
     with torch.no_grad(), LiveTensors() as tensors:
-        output = network(*_image(network, height, width)).float()
+        image, masks = _image(network, height, width)
+        output = network(image, masks).float()
         if upsampled:
             functional.interpolate(output, scale_factor=STRIDE_PX, mode="bilinear").argmax(dim=1)
     return round(parameter_bytes(network) + KERNELS_SHARE * tensors.peak_bytes)

@@ -19,13 +19,15 @@ def kept_or_pruned(folder: Path, hashed: bool) -> Product | None:
 
 
 def finished_rounds(campaign: Campaign) -> list[int]:
-    """Numbers of the rounds that asked and were reported."""
+    """Numbers of the rounds that asked and were reported: 0, 1, ... without a gap."""
     stages = ("oracle-query", "report")
-    return [
-        number
-        for number in campaign.rounds()
-        if all(recorded(campaign.stage(name, number)) is not None for name in stages)
-    ]
+    numbers: list[int] = []
+    for number in campaign.rounds():
+        made = (recorded(campaign.stage(name, number)) for name in stages)
+        if number != len(numbers) or not all(made):
+            break
+        numbers.append(number)
+    return numbers
 
 
 def evaluated_rounds(campaign: Campaign) -> list[int]:

@@ -26,55 +26,72 @@ class Removed:
     freed_bytes: int
 
 
-def prune(campaign: Campaign, keep_rounds: int, dry_run: bool) -> Iterator[Removed]:
+class Links:
+    """Names of files as folders go, one after the other: the last name frees the bytes, in a dry run as well."""
+
+    def __init__(self) -> None:
+        self._left: dict[tuple[int, int], int] = {}
+
+    def left(self, file: Path) -> int:
+        """How many names its content has left."""
+        stat = file.stat()
+        return self._left.get((stat.st_dev, stat.st_ino), stat.st_nlink)
+
+    def release(self, folder: Path) -> int:
+        """Count the names below a folder as gone; what that frees in bytes. An object store knows no links."""
+        if not is_on_disk(folder):
+            return sum(sizes_below(folder).values())
+        return sum(self._release(file) for file in folder.rglob("*") if file.is_file())
+
+    def _release(self, file: Path) -> int:
+        stat, left = file.stat(), self.left(file) - 1
+        self._left[stat.st_dev, stat.st_ino] = left
+        return 0 if left else stat.st_size
+
+
+def prune(campaign: Campaign, keep_rounds: int, dry_run: bool, links: Links | None = None) -> Iterator[Removed]:
     """Remove the maps of finished rounds but the last `keep_rounds`, and abandoned folders; tells each.
 
     The products stay as manifests, marked as pruned, so that their rounds stay finished and reports stay complete. To
-    be called under the campaign's lock.
+    be called under the campaign's lock. `links` are those of all campaigns that are pruned together.
     """
+    links = links or Links()
     finished = finished_rounds(campaign)
     for number in finished[: max(len(finished) - keep_rounds, 0)]:
         for name in MAP_STAGES:
             folder = campaign.stage(name, number)
             if recorded(folder) is not None and sizes_below(folder / MAPS):
-                yield _remove(number, folder / MAPS, dry_run)
-    yield from _abandoned(None, campaign.folder, dry_run)
+                yield _remove(number, folder / MAPS, dry_run, links)
+    yield from _abandoned(None, campaign.folder, dry_run, links)
     for number in campaign.rounds():
-        yield from _abandoned(number, campaign.round(number), dry_run)
+        yield from _abandoned(number, campaign.round(number), dry_run, links)
 
 
-def prune_shared(study: Study, dry_run: bool) -> Iterator[Removed]:
+def prune_shared(study: Study, dry_run: bool, links: Links | None = None) -> Iterator[Removed]:
     """Remove what a study's campaigns have shared and none of them holds any more, which links tell (on disks)."""
     if not is_on_disk(study.shared) or not study.shared.exists():
         return
+    links = links or Links()
     for folder in sorted(study.shared.iterdir()):
         maps = [path for path in (folder / MAPS).rglob("*") if path.is_file()]
-        if maps and all(path.stat().st_nlink == 1 for path in maps):
-            yield _remove(None, folder, dry_run)
+        if maps and all(links.left(path) == 1 for path in maps):
+            yield _remove(None, folder, dry_run, links)
 
 
-def _abandoned(number: int | None, parent: Path, dry_run: bool) -> Iterator[Removed]:
+def _abandoned(number: int | None, parent: Path, dry_run: bool, links: Links) -> Iterator[Removed]:
     """Working folders of stages whose product is there, and what a death between two renames left."""
     for folder in sorted(parent.glob(".*")):
         work = _WORK.fullmatch(folder.name)
         needless = work is not None and kept_or_pruned(parent / work[1], hashed=False) is not None
         if needless or _LEFT.fullmatch(folder.name):
-            yield _remove(number, folder, dry_run)
+            yield _remove(number, folder, dry_run, links)
 
 
-def _remove(number: int | None, folder: Path, dry_run: bool) -> Removed:
+def _remove(number: int | None, folder: Path, dry_run: bool, links: Links) -> Removed:
     """Remove a folder; one with maps is marked in its product first, so that a death in between is no damage."""
-    freed = _freed_bytes(folder)
+    freed = links.release(folder)
     if not dry_run:
         if folder.name == MAPS:
             write_atomically(folder.parent / PRUNED, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()).encode())
         remove(folder)
     return Removed(number, folder, freed)
-
-
-def _freed_bytes(folder: Path) -> int:
-    """What removing it gives back: files that other folders link too are not counted."""
-    if not is_on_disk(folder):
-        return sum(sizes_below(folder).values())
-    files = (path.stat() for path in folder.rglob("*") if path.is_file())
-    return sum(file.st_size for file in files if file.st_nlink == 1)

@@ -32,9 +32,9 @@ def store_here() -> Iterator[str]:
 
 
 @contextmanager
-def store_apart(folder: Path, host: str = LOOPBACK) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
+def store_apart(folder: Path, host: str = LOOPBACK, port: int = 0) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
     """A store with one bucket in a process of its own; yields its address and the process."""
-    port = free_port(host)
+    port = port or free_port(host)
     command = [sys.executable, "-m", "moto.server", "-H", host, "-p", str(port)]
     with (folder / "moto.log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
         try:

@@ -1,7 +1,9 @@
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from conftest import small_settings
 
 from cereals_core.errors import LockedError, ProductError
 from cereals_core.settings import CampaignSettings
@@ -9,9 +11,10 @@ from deployments.status import show_status
 from flows.campaign import run_campaign
 from tasks.history import finished_rounds, maps_of
 from tasks.layout import Campaign
-from tasks.products import is_pruned
-from tasks.pruning import MAP_STAGES, Removed, prune, prune_shared
+from tasks.products import Product, Recipe, find_product, is_pruned, making, require
+from tasks.pruning import MAP_STAGES, Links, Removed, prune, prune_shared
 from tasks.reporting import report_campaign
+from tasks.sharing import borrow, lend
 
 
 @pytest.fixture
@@ -102,8 +105,6 @@ def _toml(value: object) -> str:
 
 
 def test_shared_maps_go_when_no_campaign_links_them(tmp_path: Path) -> None:
-    from types import SimpleNamespace
-
     study = SimpleNamespace(shared=tmp_path / "shared")
     for name in ("linked", "alone"):
         file = study.shared / name / "maps.zarr" / "chunk"
@@ -113,3 +114,33 @@ def test_shared_maps_go_when_no_campaign_links_them(tmp_path: Path) -> None:
     (removed,) = prune_shared(study, dry_run=False)  # type: ignore[arg-type]
     assert removed == Removed(None, study.shared / "alone", 8)
     assert [path.name for path in study.shared.iterdir()] == ["linked"]
+
+
+def product_at(folder: Path, recipe: Recipe, files: dict[str, bytes]) -> Product:
+    with making(folder, recipe) as (work, _):
+        for name, content in files.items():
+            (work / name).parent.mkdir(parents=True, exist_ok=True)
+            (work / name).write_bytes(content)
+    return require(find_product(folder), folder)
+
+
+def test_bytes_that_campaigns_share_are_freed_once_and_a_dry_run_knows(tmp_path: Path) -> None:
+    """Two campaigns and their study hold the same maps of rounds 0 and 1; those of round 0 go, 1,000 bytes."""
+    shared = tmp_path / "shared"
+    first, second = (Campaign(tmp_path / name, small_settings(tmp_path / name), shared) for name in "ab")
+    for number in (0, 1):
+        for name in ("info-map", "oracle-query", "report"):
+            recipe = Recipe(name, 1, {"round": number}, {})
+            files = {"maps.zarr/c/0": b"x" * 1000} if name == "info-map" else {"table": b"y"}
+            lend(product_at(first.stage(name, number), recipe, files), shared)
+            borrow(second.stage(name, number), recipe, shared)
+
+    def removed(dry_run: bool) -> list[Removed]:
+        links = Links()
+        own = [each for campaign in (first, second) for each in prune(campaign, 1, dry_run, links)]
+        return [*own, *prune_shared(SimpleNamespace(shared=shared), dry_run, links)]  # type: ignore[arg-type]
+
+    planned = removed(dry_run=True)
+    assert [each.freed_bytes for each in planned] == [0, 0, 1000]
+    assert removed(dry_run=False) == planned
+    assert removed(dry_run=False) == []
