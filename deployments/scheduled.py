@@ -8,9 +8,10 @@ from datetime import datetime, time, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
-from prefect import flow
+from prefect import flow, get_client
+from prefect.client.schemas.filters import FlowRunFilter
 from prefect.runtime import flow_run
-from prefect.states import Cancelled, Completed, State
+from prefect.states import Cancelled, Completed, Crashed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
@@ -70,6 +71,7 @@ def run_name() -> str:
 )
 def campaign(file: CampaignFile, rounds: Rounds = None, until: Clock = None) -> State[Any]:
     """Start a campaign, or go on with it where the last run left it."""
+    _close_killed_attempt()
     moment = None if until is None else next_time(until, datetime.now().astimezone())
     settings = read_settings(Path(file))
     try:
@@ -85,6 +87,7 @@ def campaign(file: CampaignFile, rounds: Rounds = None, until: Clock = None) -> 
 )
 def study(file: StudyFile) -> State[Any]:
     """Start a study, or go on with it: every campaign it means, one after the other."""
+    _close_killed_attempt()
     settings = read_study(Path(file))
     try:
         done = run_study.fn(settings)
@@ -99,6 +102,20 @@ def report(file: StartedFile) -> State[Any]:
     path = Path(file)
     written = report_study(open_study(path)) if is_study(path) else report_campaign(open_existing(path))
     return Completed(message=f"report: {written}")
+
+
+def _close_killed_attempt() -> None:
+    """Say of rounds (campaigns) that a killed attempt of this run left running that they have crashed.
+
+    Prefect would go on with them in a retry as if they were the first ones that this attempt runs.
+    """
+    if (flow_run.run_count or 1) == 1:
+        return
+    below = FlowRunFilter.model_validate({"parent_flow_run_id": {"any_": [flow_run.id]}})
+    with get_client(sync_client=True) as client:
+        for child in client.read_flow_runs(flow_run_filter=below, limit=200):
+            if child.state is None or not child.state.is_final():
+                client.set_flow_run_state(child.id, Crashed(message="its process was killed"), force=True)
 
 
 def _already_running(error: LockedError) -> State[Any]:

@@ -100,9 +100,13 @@ class Bar:
 
 
 @contextmanager
-def tracker(what: str, total: int, unit: str, done: int = 0) -> Iterator[Tracker]:
-    """Follow `total` units of work, `done` of them already, on the terminal and in the Prefect task run, if any."""
-    made = Tracker(what, total, unit, done, _worker_sinks() or [Bar(what, total, unit, done), *_run_sinks()])
+def tracker(what: str, total: int, unit: str, done: int = 0, at_most: bool = False) -> Iterator[Tracker]:
+    """Follow `total` units of work, `done` of them already, on the terminal and in the Prefect task run, if any.
+
+    `at_most`: the work may end before the total is reached.
+    """
+    sinks = _worker_sinks() or [Bar(what, total, unit, done), *_run_sinks()]
+    made = Tracker(what, total, unit, done, sinks, at_most)
     whole = False
     try:
         yield made
@@ -138,9 +142,12 @@ def _worker_sinks() -> Sequence[Sink]:
 
 
 @contextmanager
-def track(what: str, total: int, unit: str, done: int = 0) -> Iterator[Advance]:
-    """Show progress over `total` units of work, `done` of them already; yields the function to call after each."""
-    with tracker(what, total, unit, done) as followed:
+def track(what: str, total: int, unit: str, done: int = 0, at_most: bool = False) -> Iterator[Advance]:
+    """Show progress over `total` units of work, or `at_most` so many, `done` of them already.
+
+    Yields the function to call after each.
+    """
+    with tracker(what, total, unit, done, at_most) as followed:
 
         def advance(note: str = "") -> None:
             followed.advance(note)

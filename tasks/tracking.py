@@ -11,7 +11,10 @@ from cereals_core.report.wording import duration
 
 @dataclass(frozen=True)
 class Reached:
-    """How far a piece of work has come: `done` of `total` units, at `rate` units a second (0: not known yet)."""
+    """How far a piece of work has come: `done` of `total` units, at `rate` units a second (0: not known yet).
+
+    `at_most`: the work may end before the total is reached, as training does when it converges.
+    """
 
     what: str
     unit: str
@@ -19,6 +22,7 @@ class Reached:
     total: int
     rate: float
     note: str = ""
+    at_most: bool = False
 
     @property
     def percent(self) -> float:
@@ -27,11 +31,12 @@ class Reached:
 
     def __str__(self) -> str:
         """`demo round 3 info-map: 1,280 of 20,000 images, 41 images/s, 7 min 37 s left`."""
-        parts = [f"{self.what}: {self.done:,} of {self.total:,} {self.unit}"]
+        limit = "at most " if self.at_most else ""
+        parts = [f"{self.what}: {self.done:,} of {limit}{self.total:,} {self.unit}"]
         if self.rate > 0:
             digits = ",.0f" if self.rate >= 100 else ".3g"
             pace = f"{self.rate:{digits}} {self.unit}/s" if self.rate >= 1 else f"{duration(1 / self.rate)} each"
-            parts += [pace, f"{duration(max(self.total - self.done, 0) / self.rate)} left"]
+            parts += [pace, f"{limit}{duration(max(self.total - self.done, 0) / self.rate)} left"]
         return ", ".join([*parts, self.note] if self.note else parts)
 
 
@@ -48,10 +53,12 @@ class Sink(Protocol):
 class Tracker:
     """Progress of one piece of work, told to sinks; threads may share it. `done` units were there at the start."""
 
-    def __init__(self, what: str, total: int, unit: str, done: int, sinks: Sequence[Sink]) -> None:
+    def __init__(
+        self, what: str, total: int, unit: str, done: int, sinks: Sequence[Sink], at_most: bool = False
+    ) -> None:
         self._sinks, self._lock = sinks, threading.Lock()
         self._started, self._first = time.monotonic(), done
-        self._reached = Reached(what, unit, done, total, 0.0)
+        self._reached = Reached(what, unit, done, total, 0.0, at_most=at_most)
 
     def update(self, done: int, total: int, note: str = "") -> None:
         """Tell that `done` of `total` units are there."""

@@ -153,7 +153,7 @@ def _run(trainer: Trainer, samples: LabelledImages, checkpoint: Path, what: str)
     _restore(trainer, checkpoint)
     saved_at = time.monotonic()
     most_epochs = -(-trainer.settings.max_steps // len(samples))
-    with track(what, most_epochs, "epochs", len(trainer.history)) as advance:
+    with track(what, most_epochs, "epochs", len(trainer.history), at_most=True) as advance:
         while not trainer.finished:
             epoch = trainer.run_epoch(samples)
             if time.monotonic() - saved_at > CHECKPOINT_EVERY_S:

@@ -1,9 +1,5 @@
-"""Campaigns from end to end on small synthetic streets: what they leave, what a second run does, what a kill leaves."""
+"""Campaigns from end to end on small synthetic streets: what they leave, and what a second run does."""
 
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -11,7 +7,6 @@ import pytest
 from conftest import small_settings
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
-from prefect.settings import PREFECT_API_URL
 from round_twin import assert_same
 
 from cereals_core.errors import SettingsError
@@ -77,51 +72,6 @@ def test_other_settings_are_refused_with_the_difference(finished: CampaignSettin
     other = finished.model_copy(update={"seed": 8, "stop": finished.stop.model_copy(update={"rounds": 3})})
     with pytest.raises(SettingsError, match="seed: 7 -> 8"):
         run_campaign(other)
-
-
-# Each kills its own process, for real and without a word, in the middle of the named stage.
-KILLS = {
-    "train-seg": "import tasks.training as t; t.CHECKPOINT_EVERY_S = 0; owner, name, calls = t, '_save', 3",
-    "info-map": "from tasks.maps import MapStore as owner; name, calls = 'write', 5",
-    "commit": "import tasks.products as owner; name, calls = 'put_in_place', 6",
-}
-DRIVER = """
-import os, signal, sys
-{setup}
-inner, left = getattr(owner, name), [calls]
-def fatal(*arguments):
-    left[0] -= 1
-    if left[0] == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return inner(*arguments)
-setattr(owner, name, fatal)
-from cereals_core.settings import CampaignSettings
-from flows.campaign import run_campaign
-run_campaign(CampaignSettings.model_validate_json(sys.argv[1]))
-"""
-
-
-@pytest.mark.parametrize("stage", KILLS)
-def test_killed_and_run_again_the_ledger_is_the_same(
-    stage: str, small: CampaignSettings, finished: CampaignSettings
-) -> None:
-    driver = DRIVER.format(setup=KILLS[stage])
-    environment = {**os.environ, "PREFECT_API_URL": PREFECT_API_URL.value() or ""}
-    command = [sys.executable, "-c", driver, small.model_dump_json()]
-    killed = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    left = manifests(small.path)
-    assert any(path.name.startswith(f".{stage}.") for path in small.path.rglob("*")) or stage == "commit"
-
-    run_campaign(small)
-    assert ledgers(small.path) == ledgers(finished.path)
-    assert {path: made for path, made in manifests(small.path).items() if path in left and not is_work(path)} == {
-        path: made for path, made in left.items() if not is_work(path)
-    }
-
-
-def is_work(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
 
 
 def test_random_regions_need_no_maps(small: CampaignSettings) -> None:

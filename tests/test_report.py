@@ -143,7 +143,7 @@ def test_the_round_page_carries_the_numbers(pictures: Mapping[str, bytes]) -> No
         "# demo, round 1",
         "[Round 0](<http://ui/artifacts/0>) · [Flow run](<http://ui/runs/1>)",
         "| clicks | 28 | 178.5 | 400 | 44.6 % |",
-        "The best of 2 regions, by score",
+        "The first of 2 regions, best first: what a region would teach the network, against what it would cost.",
         "The stages of this round took 1 min 05 s, train-seg the longest (99.9 %).",
         "| train-seg | 1 min 05 s | 99.9 % | 3.0 MB | 2.5 MB | 5 epochs |",
         "| nms | 0.0 s | 0.1 % | - | 900 B |  |",

@@ -107,7 +107,9 @@ def test_queries_of_whole_images_are_called_images() -> None:
     pictures = figures.round_pictures(whole, [view(whole.queries[0])])
     page, report = round_markdown(whole, pictures), campaign_html([whole], [pictures], "")
     assert "Predicted 20 clicks for 2 images, true 28; mean absolute error 4 clicks an image." in page
-    assert "The best of 2 images, by score" in page
+    assert (
+        "The first of 2 images, best first: what an image would teach the network, against what it would cost." in page
+    )
     assert "Image 1: street, y 8" in page
     assert ">images asked</th>" in report
     assert "<h3>Best images</h3>" in report

@@ -1,5 +1,8 @@
 """Where a campaign stands, and what its stages did, in words."""
 
+import math
+from dataclasses import replace
+
 import pytest
 from test_report import POINTS, facts, query
 
@@ -7,7 +10,7 @@ from cereals_core.report.facts import Point, StageFacts
 from cereals_core.report.markdown import round_markdown
 from cereals_core.report.stages import stage_facts, stage_line, time_sentence
 from cereals_core.report.standing import outlook, standing_rows
-from cereals_core.report.wording import describes, description, stage_title
+from cereals_core.report.wording import choice_sentence, describes, description, stage_title
 
 
 def test_what_is_spent_by_hand() -> None:
@@ -98,6 +101,25 @@ def test_stages_of_one_place_name_it_once_and_of_several_each() -> None:
     assert "| stage | time | share | peak memory | written | ran on | result |" in page
     assert "| nms | 10.0 s | 25.0 % | 1 B | 1 B | node cpu |  |" in page
     assert time_sentence(facts(stages=[])) == ""
+
+
+@pytest.mark.parametrize(
+    ("information", "predicted", "upper_bound", "expected"),
+    [
+        (
+            20.0,
+            12.5,
+            False,
+            "The first 2 of 3 regions, best first: what a region would teach the network, against what",
+        ),
+        (20.0, math.nan, True, "would teach the network, against what it would cost."),
+        (20.0, math.nan, False, "best first: what a region would teach the network."),
+        (math.nan, math.nan, False, "The first 2 of 3 regions, drawn at random."),
+    ],
+)
+def test_by_what_regions_were_chosen(information: float, predicted: float, upper_bound: bool, expected: str) -> None:
+    queries = [replace(query(predicted=predicted), information=information)] * 3
+    assert expected in choice_sentence(facts(queries=queries, upper_bound=upper_bound), 2)
 
 
 def test_many_classes_stand_side_by_side() -> None:

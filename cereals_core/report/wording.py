@@ -142,9 +142,14 @@ def _stopped(facts: RoundFacts) -> str:
 
 def choice_sentence(facts: RoundFacts, shown: int) -> str:
     """By what the round chose, and which of it the page shows."""
-    best = "The best" if shown == 1 else f"The {shown} best"
-    count = plural(len(facts.queries), facts.unit)
-    return f"{best} of {count}, by score: what it would teach the network, against what it would cost."
+    best = f"The first {'' if shown == 1 else f'{shown} '}of {plural(len(facts.queries), facts.unit)}"
+    teaches = any(math.isfinite(query.information) for query in facts.queries)
+    costs = facts.upper_bound or any(math.isfinite(query.predicted_clicks) for query in facts.queries)
+    one = f"{'an' if facts.unit == 'image' else 'a'} {facts.unit}"
+    if not teaches:
+        return f"{best}, drawn at random."
+    against = ", against what it would cost" if costs else ""
+    return f"{best}, best first: what {one} would teach the network{against}."
 
 
 def cost_sentence(facts: RoundFacts) -> str:
