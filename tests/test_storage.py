@@ -174,7 +174,10 @@ def test_a_crash_anywhere_leaves_the_old_product_or_the_new_one_or_none(
             PermissionError("Access Denied"),
             r"access is denied \(PermissionError: Access Denied\); set AWS_ACCESS_KEY_ID",
         ),
-        (TimeoutError(), r"does not answer as it should \(no answer in 10 s\); check the network and AWS_ENDPOINT_URL$"),
+        (
+            TimeoutError(),
+            r"does not answer as it should \(no answer in 10 s\); check the network and AWS_ENDPOINT_URL$",
+        ),
         (RuntimeError("x"), r"does not answer as it should \(RuntimeError: x\); check"),
     ],
 )
