@@ -36,7 +36,8 @@ class Reached:
         if self.rate > 0:
             digits = ",.0f" if self.rate >= 100 else ".3g"
             pace = f"{self.rate:{digits}} {self.unit}/s" if self.rate >= 1 else f"{duration(1 / self.rate)} each"
-            parts += [pace, f"{limit}{duration(max(self.total - self.done, 0) / self.rate)} left"]
+            left_s = (self.total - self.done) / self.rate
+            parts += [pace, f"{limit}{duration(left_s)} left"] if left_s > 0 else [pace]
         return ", ".join([*parts, self.note] if self.note else parts)
 
 

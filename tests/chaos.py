@@ -33,8 +33,8 @@ from flows.campaign import run_campaign
 from tasks import stage, training
 
 KILLS_A_CAMPAIGN = 40
-STAGES_BETWEEN = 2.0
-"""A disturbance comes after so many stages, on average."""
+STAGES_BETWEEN = 1.0
+"""A disturbance comes after so many stages, on average, beside what a start takes."""
 MOMENTS = ("looking", "working", "committing")
 
 

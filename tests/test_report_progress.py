@@ -36,6 +36,7 @@ def test_a_line_by_hand() -> None:
     slow = Reached("demo round 0 train-seg", "epochs", 2, 7, 0.1, "loss 0.75")
     assert str(slow) == "demo round 0 train-seg: 2 of 7 epochs, 10.0 s each, 50.0 s left, loss 0.75"
     assert str(Reached("a", "images", 0, 5, 0.0)) == "a: 0 of 5 images"
+    assert str(Reached("a", "images", 5, 5, 2.0)) == "a: 5 of 5 images, 2 images/s"
     early = Reached("a", "epochs", 2, 7, 0.1, at_most=True)
     assert str(early) == "a: 2 of at most 7 epochs, 10.0 s each, at most 50.0 s left"
     assert (slow.percent, Reached("a", "x", 0, 0, 0.0).percent) == (pytest.approx(200 / 7), 100.0)

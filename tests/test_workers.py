@@ -26,8 +26,8 @@ from tasks.workers import Cluster, computing, current_workers
 ON_GPU = {"train-seg", "train-cost", "info-map", "cost-map", "evaluate", "evaluate-cost"}
 
 
-QUICK = {"distributed.scheduler.allowed-failures": 1, "distributed.comm.timeouts.connect": "3s"}
-"""A second death of a call's worker ends the call; workers that died are not looked for for long."""
+QUICK = {"distributed.comm.timeouts.connect": "3s"}
+"""Workers that died are not looked for for long."""
 
 
 @contextmanager
@@ -47,9 +47,9 @@ def cluster_of(kind: type, **claims: str) -> Iterator[SpecCluster]:
 
 @pytest.fixture(scope="module")
 def processes() -> Iterator[SpecCluster]:
-    """Two workers that claim GPU and one that claims CPU, each a process."""
+    """Two workers that claim GPU and one that claims CPU, each a process; a second death of a call's worker ends it."""
     with (
-        dask.config.set(QUICK),
+        dask.config.set({**QUICK, "distributed.scheduler.allowed-failures": 1}),
         cluster_of(Nanny, g1="GPU", g2="GPU", c="CPU") as cluster,
     ):
         yield cluster
@@ -226,7 +226,11 @@ DEATHS: dict[str, tuple[str, str, int]] = {
 def test_workers_killed_at_work_change_nothing(work: str, small: CampaignSettings, finished: CampaignSettings) -> None:
     from flows.campaign import run_campaign
 
-    with cluster_of(Nanny, g1="GPU", g2="GPU", c="CPU") as cluster, Client(cluster) as client:
+    with (
+        dask.config.set({**QUICK, "distributed.scheduler.allowed-failures": 3}),
+        cluster_of(Nanny, g1="GPU", g2="GPU", c="CPU") as cluster,
+        Client(cluster) as client,
+    ):
         client.run(worker_calls.save_every_epoch)
         before = set(client.run(os.getpid).values())
         client.run(worker_calls.kill_at, *DEATHS[work])

@@ -74,9 +74,8 @@ def _round_numbers(axes: Axes, points: Sequence[Point], key: str) -> None:
     for point in points:
         if math.isfinite(point.miou):
             place = (getattr(point, key), point.miou)
-            axes.annotate(
-                f"round {point.round}", place, (6, 5), textcoords="offset points", fontsize=SMALL, color="0.35"
-            )
+            label = axes.annotate(f"round {point.round}", place, (6, 5), textcoords="offset points", fontsize=SMALL)
+            label.set_path_effects([withStroke(linewidth=3, foreground="white")])
 
 
 def _reference_lines(axes: Axes, reference: float | None) -> None:
