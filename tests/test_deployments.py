@@ -1,4 +1,5 @@
 """Deployed flows: what prefect.yaml promises, how runs end, and real schedules, retries and kills on a real server."""
+# Longer than 300 lines: what a run may end as, and the real server that shows it, are read together.
 
 import os
 import re
