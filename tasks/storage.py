@@ -75,16 +75,17 @@ def is_full(error: object) -> bool:
 
 @contextmanager
 def telling_of_storage(folder: Path) -> Iterator[None]:
-    """Turn what the system says of files into a StorageError that tells what to do."""
+    """Turn what the system or an object store's client says of files into a StorageError that tells what to do."""
     try:
         yield
     except CerealsError:
         raise
-    except OSError as error:
+    except Exception as error:
+        if not (isinstance(error, OSError) or type(error).__module__.startswith("botocore.")):
+            raise
         what = "the disk is full; free some space" if is_full(error) else "look at the disk and at permissions"
-        raise StorageError(
-            f"{folder}: {error}: {what}, then run the same command again; finished work is kept"
-        ) from error
+        told = f"{error}: {what}" if is_on_disk(folder) else _remedy(folder, error)
+        raise StorageError(f"{folder}: {told}, then run the same command again; finished work is kept") from error
 
 
 def sync(path: Path) -> None:
@@ -199,7 +200,7 @@ def _remedy(folder: Path, error: Exception) -> str:
     what = f"{type(error).__name__}: {error}".rstrip(": ")
     if isinstance(error, TimeoutError):
         what = f"no answer in {ANSWERS_WITHIN_S:.0f} s"
-    if isinstance(error, FileNotFoundError):
+    if isinstance(error, FileNotFoundError) and "bucket" in str(error):
         return f'there is no bucket "{cast(Any, folder).drive}" ({what}); make it, or correct the folder'
     if isinstance(error, PermissionError) or "Credentials" in type(error).__name__:
         return f"access is denied ({what}); set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import pytest
 import s3fs
@@ -51,6 +52,7 @@ def _used(address: str) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in credentials(address).items():
             patch.setenv(name, value)
+        urlopen(Request(f"{address}/moto-api/reset", method="POST")).close()  # stores of one process are one
         s3fs.S3FileSystem.clear_instance_cache()
         s3fs.S3FileSystem().mkdir(BUCKET)
         yield address

@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from botocore.exceptions import EndpointConnectionError
 from fsspec.implementations import memory
 from upath import UPath
 
-from cereals_core.errors import CerealsError, SettingsError
+from cereals_core.errors import CerealsError, SettingsError, StorageError
 from tasks import products
 from tasks.products import MANIFEST, Product, Recipe, find_product, making, require
 from tasks.storage import (
@@ -16,6 +17,7 @@ from tasks.storage import (
     read_whole,
     remove,
     sizes_below,
+    telling_of_storage,
     write_atomically,
     written_whole,
 )
@@ -186,3 +188,12 @@ def test_errors_of_a_store_end_with_the_remedy(store: Path, error: Exception, ex
         raise error
     with pytest.raises(CerealsError, match=r"^as it was$"), explained(store):
         raise CerealsError("as it was")
+
+
+def test_errors_of_a_store_in_the_middle_of_a_run_are_told(store: Path) -> None:
+    expected = r"^memory://bucket/campaign: .* check the network and AWS_ENDPOINT_URL, then run the same command again"
+    for error in (EndpointConnectionError(endpoint_url="http://gone"), TimeoutError(), FileNotFoundError("gone")):
+        with pytest.raises(StorageError, match=expected), telling_of_storage(store):
+            raise error
+    with pytest.raises(ZeroDivisionError), telling_of_storage(store):
+        raise ZeroDivisionError

@@ -217,9 +217,9 @@ def test_a_rounds_artifact_tells_what_happened(page: Any) -> None:
     assert "On track: all rounds of queries are done" in text
     for stage in STAGES[:-1]:
         assert page.get_by_role("cell", name=stage, exact=True).count() == 1
-    pictures = page.locator("img[src^='data:image/png']")
-    assert pictures.count() == 7  # curve, four regions, cost, calibration
-    assert pictures.evaluate_all("all => all.every(each => each.complete && each.naturalWidth > 300)")
+    widths = widths_of_pictures(page)
+    assert len(widths) == 7  # curve, four regions, cost, calibration
+    assert min(widths) > 300
     assert page.evaluate(WIDE_TABLES) == []
 
 
@@ -230,7 +230,7 @@ HEADINGS += ["Predicted cost against baselines", "Stages", "IoU of each class", 
 def test_links_of_an_artifact_open_their_pages(page: Any) -> None:
     open_newest(page, "small-round")
     page = follow(page, "All rounds")
-    page.get_by_text("small round 0 report").wait_for()
+    page.get_by_text("small round 0 report", exact=True).wait_for()
     assert page.url.endswith("/artifacts/key/small-round")
     versions = page.locator("a[href*='/artifacts/artifact/']")
     assert versions.count() == 3
@@ -250,9 +250,7 @@ def test_the_link_of_a_run_on_the_embedded_server_is_alive(page: Any) -> None:
 def test_a_study_leaves_one_page(page: Any) -> None:
     open_newest(page, "tiny-study")
     assert page.get_by_role("cell", name="random-regions", exact=True).count() == 2  # of both tables
-    assert page.locator("img[src^='data:image/png']").evaluate_all(
-        "all => all.map(each => each.naturalWidth > 300)"
-    ) == [True]
+    assert len(widths_of_pictures(page)) == 1
     assert page.evaluate(WIDE_TABLES) == []
     page.goto("/artifacts/key/tiny-study")
     page.get_by_text("Created tiny-study").wait_for()
@@ -274,7 +272,17 @@ def test_pictures_for_the_documentation(page: Any) -> None:
     shoot(page, "stages", 1_200)
 
 
+def widths_of_pictures(page: Any) -> list[int]:
+    """Widths in px of the pictures within an artifact, as the browser has decoded them; an error if it cannot."""
+    decoded = "all => Promise.all(all.map(each => each.decode().then(() => each.naturalWidth)))"
+    return list(page.locator("img[src^='data:image/png']").evaluate_all(decoded))
+
+
 def colours_of(place: Any) -> int:
-    """How many colours a part of the page shows."""
-    shown = Image.open(io.BytesIO(place.screenshot())).convert("RGB")
-    return len(shown.getcolors(1 << 24))
+    """How many colours a part of the page shows, once it shows more than a few."""
+    for _ in range(40):
+        shown = Image.open(io.BytesIO(place.screenshot())).convert("RGB").getcolors(1 << 24)
+        if len(shown) > 20:
+            break
+        place.page.wait_for_timeout(500)
+    return len(shown)
