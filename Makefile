@@ -14,7 +14,7 @@ test: $(INSTALLED)  ## run the tests
 	env -u OMP_NUM_THREADS $(BIN)/pytest -q
 
 system: $(INSTALLED)  ## the tests that start servers, other hosts and a browser; they say what they miss
-	env -u OMP_NUM_THREADS $(BIN)/pytest -q -m system
+	env -u OMP_NUM_THREADS $(BIN)/pytest -q -m system -o faulthandler_timeout=1200
 
 check: $(INSTALLED)  ## look at format, lint, types and layers; change nothing
 	$(BIN)/ruff format --check .

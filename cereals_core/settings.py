@@ -249,7 +249,7 @@ class CampaignSettings(Section):
     @property
     def path(self) -> Path:
         """The campaign's folder."""
-        return open_location(self.folder or f"campaigns/{self.name}")
+        return open_location(str(self.folder or f"campaigns/{self.name}"))
 
 
 def changes_between(old: CampaignSettings, new: CampaignSettings) -> list[str]:

@@ -64,7 +64,7 @@ class StudySettings(Section):
     @property
     def path(self) -> Path:
         """The study's folder."""
-        return open_location(self.folder or f"studies/{self.name}")
+        return open_location(str(self.folder or f"studies/{self.name}"))
 
     @model_validator(mode="after")
     def _campaigns_are_valid(self) -> "StudySettings":

@@ -21,7 +21,7 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 from distributed import Client, Future, Nanny, Scheduler, SpecCluster, get_worker, wait
-from distributed.client import FutureCancelledError
+from distributed.client import FutureCancelledError, FuturesCancelledError
 from distributed.scheduler import KilledWorker
 
 from cereals_core.errors import WorkersError
@@ -120,10 +120,10 @@ class Cluster:
             return future.result()
         except KilledWorker as error:
             raise WorkersError(f"{self._name}: {error}; look into the workers' logs, then run again") from None
-        except (FutureCancelledError, OSError) as error:
+        except (FutureCancelledError, FuturesCancelledError, OSError) as error:
             if future.status == "error":  # the call's own
                 raise
-            raise WorkersError(f"{self._name}: lost ({error}); start it again, then run again") from None
+            raise WorkersError(f"{self._name}: lost; start it again, then run again") from error
         finally:
             follower.close()
 

@@ -17,12 +17,13 @@ from cereals_core.datasets.base import Dataset
 from cereals_core.grid import Box
 from cereals_core.models.build import build_cost_network
 from cereals_core.prediction import Predictor
+from cereals_core.report.stages import stage_facts
 from cereals_core.settings import CampaignSettings, Data
 from tasks import cost_evaluation, reporting, tables
 from tasks.cost_evaluation import evaluate_cost
 from tasks.labels import box_of
 from tasks.layout import COST_AGREEMENT, COST_REGIONS, LEDGER, WEIGHTS, Campaign
-from tasks.products import Product, Recipe, find_product, making
+from tasks.products import Product, Recipe, find_product, making, require
 from tasks.stage import Work
 from tasks.training import load_cost_model
 
@@ -203,7 +204,8 @@ def test_the_report_reads_the_samples(small: CampaignSettings, tmp_path: Path) -
         assert sample.true.tolist() == [row["true"] for row in rows]
         assert sample.predicted["edges"].tolist() == [row["edges"] for row in rows]
     assert reporting._cost_samples(campaign, 1) == []
-    assert reporting._note(find_product(campaign.stage("evaluate-cost", 0))).endswith(" random")  # type: ignore[arg-type]
+    product = require(find_product(campaign.stage("evaluate-cost", 0)), campaign.folder)
+    assert stage_facts(product.stage, 0.0, 0, product.facts).note.endswith(" random")
 
 
 @pytest.fixture

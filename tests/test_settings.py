@@ -47,7 +47,7 @@ def test_the_smallest_campaign_file(tmp_path: Path) -> None:
     )
     settings = read_settings(file)
     assert settings == parse_settings(SMALLEST, "street.toml")
-    assert settings.path == Path("campaigns/street")
+    assert settings.path == Path("campaigns/street").absolute()
     assert settings.acquisition.window_px == 128
 
 

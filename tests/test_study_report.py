@@ -259,7 +259,7 @@ def test_the_page_for_prefect_carries_the_table_and_stays_small() -> None:
     page = study_markdown(many())
     assert len(page) < MAX_PAGE_CHARS / 2
     assert page.count("](data:image/png;base64,") == 1
-    assert len(re.findall(r"^\| ", page, flags=re.MULTILINE)) == 2 + 15 + 1
+    assert len(re.findall(r"^\| ", page, flags=re.MULTILINE)) == 2 * (2 + 15 + 1)
     assert "| cereals | I / (1 + C) | 16.2 % \\[15.0, 17.5\\] | 16.2 % | 0.431 |" in study_markdown(FACTS)
 
 
