@@ -36,6 +36,9 @@ ROOT = Path(__file__).parents[1]
 RECIPE = Recipe("nms", 1, {}, {})
 
 
+pytestmark = pytest.mark.system
+
+
 @pytest.fixture(scope="module")
 def store() -> Iterator[str]:
     with store_here() as address:
