@@ -1,6 +1,7 @@
 """Which proposals of the whole pool go to the oracle: the best, as many as the round's budget holds."""
 
-from collections.abc import Iterable
+import threading
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,9 +11,9 @@ from cereals_core.errors import SettingsError
 from cereals_core.settings import Acquisition
 
 Proposals = dict[str, np.ndarray]
-"""Columns of equal length: `score` float32; `y`, `x` integer, the region's position; `image_rank` integer, the place
-of its image's id among all ids of the pool in sorted order; `spend` float64, what it takes from the budget, at least 1;
-and whatever else should travel along."""
+"""Columns of equal length (n,): `score` float32, never NaN; `y`, `x` integer, the region's position; `image_rank`
+integer, the place of its image's id among all ids of the pool in sorted order; `spend` float64, what it takes from the
+budget, at least 1."""
 
 
 @dataclass(frozen=True)
@@ -52,33 +53,51 @@ def round_budget(wanted: Acquisition, mean_image_pixels: float, smallest_image_p
     return budget
 
 
-def top_k(scores: np.ndarray, y: np.ndarray, x: np.ndarray, image_rank: np.ndarray, k: int) -> np.ndarray:
+class Reach:
+    """What a proposal's score must be at least to be among the k best of the pool, as far as that is known by now.
+
+    Scores are added as they are found, in any order, from any thread; `least` never falls, and never exceeds the k-th
+    best score of all. It saves the search for proposals that no budget of k queries can reach.
+    """
+
+    def __init__(self, k: int) -> None:
+        self.k, self.least = k, -np.inf
+        self._best, self._known, self._lock = np.empty(0, np.float32), set[Hashable](), threading.Lock()
+
+    def add(self, origin: Hashable, scores: np.ndarray) -> None:
+        """Take note of the proposals of `origin`, float32 (n,), never NaN; those of one origin count once."""
+        with self._lock:
+            if origin in self._known:
+                return
+            self._known.add(origin)
+            self._best = np.concatenate([self._best, scores])
+            surplus = len(self._best) - self.k
+            if surplus >= 0:
+                self._best = np.partition(self._best, surplus)[surplus:]
+                self.least = float(self._best[0])
+
+
+def top_k(proposals: Proposals, k: int) -> np.ndarray:
     """Indices of the k best proposals, best first; equal scores go to the smaller (y, x), then the smaller image rank.
 
-    All arguments are (n,); scores are float32, never NaN. Returns int64 (min(k, n),). Only the k best and what ties
-    with the last of them are sorted.
+    Returns int64 (min(k, n),). Only the k best and what ties with the last of them are sorted.
     """
+    scores = proposals["score"]
     kept = np.arange(len(scores))
     if k < len(scores):
         kept = np.flatnonzero(scores >= -np.partition(-scores, k - 1)[k - 1])
-    order = np.lexsort((image_rank[kept], x[kept], y[kept], -scores[kept]))
+    order = np.lexsort((*(proposals[name][kept] for name in ("image_rank", "x", "y")), -scores[kept]))
     return kept[order[:k]]
 
 
-def best_within(chunks: Iterable[Proposals], budget: float) -> Proposals:
-    """The best proposals of all chunks that the budget holds, in the order of `top_k`.
+def best_within(proposals: Proposals, budget: float) -> np.ndarray:
+    """Indices of the best proposals that the budget holds, in the order of `top_k`: int64 (n,).
 
     They are the longest beginning of that order whose `spend` sums to `budget` at most; the best one is in it whatever
-    it spends, so that every round asks for something (our choice). Holds one chunk and one round's queries at a time,
-    so memory does not grow with the pool; chunks may come in any order and of any size, all with the same columns. No
-    chunk at all gives no column.
+    it spends, so that every round asks for something (our choice). Without a proposal n = 0.
     """
-    best: Proposals = {}
-    for chunk in chunks:
-        joined = {name: np.concatenate([best[name], column]) if best else column for name, column in chunk.items()}
-        spend = joined["spend"]
-        most = int(budget // spend.min()) if spend.size else 0
-        kept = top_k(joined["score"], joined["y"], joined["x"], joined["image_rank"], max(most, 1))
-        within = int(np.searchsorted(spend[kept].cumsum(), budget, side="right"))
-        best = {name: column[kept[: max(within, 1)]] for name, column in joined.items()}
-    return best
+    spend = proposals["spend"]
+    most = int(budget // spend.min()) if spend.size else 0
+    order = top_k(proposals, max(most, 1))
+    within = int(np.searchsorted(spend[order].cumsum(), budget, side="right"))
+    return order[: max(within, 1)]

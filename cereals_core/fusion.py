@@ -23,7 +23,7 @@ class Extent:
 
 def extent_of(values: np.ndarray, mask: np.ndarray) -> Extent:
     """Extent of `values` (any shape) where `mask` (bool, same shape) is True; empty if that is nowhere."""
-    chosen = values[mask]
+    chosen = values if mask.all() else values[mask]
     return Extent(float(chosen.min(initial=np.inf)), float(chosen.max(initial=-np.inf)))
 
 
@@ -36,7 +36,9 @@ def scale(values: np.ndarray, extent: Extent) -> np.ndarray:
     """
     if extent.high <= extent.low:
         return np.zeros(values.shape)
-    return np.clip((values.astype(np.float64) - extent.low) / (extent.high - extent.low), 0.0, 1.0)
+    scaled = np.subtract(values, extent.low, dtype=np.float64)
+    scaled /= extent.high - extent.low
+    return np.clip(scaled, 0.0, 1.0, out=scaled)
 
 
 def _g1(information: np.ndarray, cost: np.ndarray, alpha: float) -> np.ndarray:

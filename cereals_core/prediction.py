@@ -28,7 +28,7 @@ class Predictor:
 
     @torch.inference_mode()
     def information(self, image: np.ndarray, measure: Measure) -> np.ndarray:
-        """Information in each cell, from one pass without dropout: float32 (ceil(H/8), ceil(W/8))."""
+        """Information in each cell, from one pass without dropout: float16 (ceil(H/8), ceil(W/8))."""
         with self.autocast:
             logits = self.model(self._upload(image))
         return quantise(measure(logits)[0].cpu().numpy())
@@ -37,7 +37,7 @@ class Predictor:
     def sampled_information(
         self, image: np.ndarray, measure: SampledMeasure, samples: int, dropout: float, rng: np.random.Generator
     ) -> np.ndarray:
-        """Information in each cell, from `samples` dropout samples, 1 to 255: float32 (ceil(H/8), ceil(W/8)).
+        """Information in each cell, from `samples` dropout samples, 1 to 255: float16 (ceil(H/8), ceil(W/8)).
 
         The masks, 0 with probability `dropout`, are drawn from `rng` sample by sample.
         """
@@ -56,7 +56,7 @@ class Predictor:
 
     @torch.inference_mode()
     def clicks(self, image: np.ndarray) -> np.ndarray:
-        """Predicted clicks in each cell: float32 (ceil(H/8), ceil(W/8)); a regression: some are below 0."""
+        """Predicted clicks in each cell: float16 (ceil(H/8), ceil(W/8)); a regression: some are below 0."""
         with self.autocast:
             prediction = self.model(self._upload(image))
         return quantise(prediction[0, 0].float().cpu().numpy())

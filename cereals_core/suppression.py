@@ -3,12 +3,14 @@
 import numpy as np
 
 
-def suppress(scores: np.ndarray, window_cells: int, limit: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+def suppress(
+    scores: np.ndarray, window_cells: int, limit: int | None = None, least: float = -np.inf
+) -> tuple[np.ndarray, np.ndarray]:
     """Region proposals of one image: the best window, then the best that overlaps none taken, and so on.
 
     `scores` is float32 (rows, columns), the fused score of each window position, -inf where a window is no candidate
     and never NaN; it is not changed. Windows overlap where both |dy| and |dx| are below `window_cells`. Equal scores go
-    to the smaller (y, x). At most `limit` windows are taken; all that fit if it is None.
+    to the smaller (y, x). At most `limit` windows are taken, all that fit if it is None, and none below `least`.
 
     Returns the windows' (y, x) in cells, int64 (n, 2), best first, and their scores, float32 (n,); n = 0 without a
     candidate. Source: the paper names non-maximum suppression; that no two windows overlap at all is our choice.
@@ -20,10 +22,10 @@ def suppress(scores: np.ndarray, window_cells: int, limit: int | None = None) ->
     positions: list[tuple[int, int]] = []
     while left.size and (limit is None or len(positions) < limit):
         y, x = divmod(int(left.argmax()), left.shape[1])
-        if left[y, x] == -np.inf:
+        if left[y, x] == -np.inf or left[y, x] < least:
             break
         positions.append((y, x))
-        rows, columns = (slice(max(at - window_cells + 1, 0), at + window_cells) for at in (y, x))
-        left[rows, columns] = -np.inf
+        top, start = max(y - window_cells + 1, 0), max(x - window_cells + 1, 0)
+        left[top : y + window_cells, start : x + window_cells] = -np.inf
     taken = np.array(positions, dtype=np.int64).reshape(-1, 2)
     return taken, scores[taken[:, 0], taken[:, 1]].astype(np.float32)

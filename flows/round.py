@@ -58,10 +58,9 @@ def run_round(campaign: Campaign, number: int, given: Given, ledger: Product) ->
         information = info_map(campaign, number, pool=pool, ledger=ledger, model=model)
 
     maps = {"information": information, "cost": cost}
-    budgeted = cost if wanted.clicks_per_round is not None else None
-    fused = region_fusion(campaign, number, pool=pool, ledger=ledger, **maps)
-    proposals = nms(campaign, number, pool=pool, ledger=ledger, fused=fused, cost=budgeted)
-    answers = oracle_query(campaign, number, pool=pool, ledger=ledger, proposals=proposals, **maps)
+    scales = region_fusion(campaign, number, pool=pool, ledger=ledger, **maps)
+    proposals = nms(campaign, number, pool=pool, ledger=ledger, scales=scales, **maps)
+    answers = oracle_query(campaign, number, pool=pool, ledger=ledger, proposals=proposals)
     agreement = None
     if cost_model is not None:
         agreement = evaluate_cost(campaign, number, pool=pool, ledger=ledger, answers=answers, model=cost_model)

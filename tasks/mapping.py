@@ -55,7 +55,7 @@ Opener = Callable[[Work, Inputs], tuple[Reader, Mapper]]
 
 @stage(
     "info-map",
-    version=1,
+    version=2,
     depends_on=("seed", "data", "model", "acquisition.information", "acquisition.dropout_samples", "compute.precision"),
     gpu=True,
     where="shards",
@@ -79,7 +79,7 @@ def _information(work: Work, inputs: Inputs) -> tuple[Reader, Mapper]:
     return open_images(settings.data, "pool").image, of_samples if wanted.needs_dropout else of_one_pass
 
 
-@stage("cost-map", version=1, depends_on=("data", "model", "compute.precision"), gpu=True, where="shards")
+@stage("cost-map", version=2, depends_on=("data", "model", "compute.precision"), gpu=True, where="shards")
 def cost_map(work: Work, pool: Product, ledger: Product, model: Product) -> None:
     """Predicted clicks in every cell of the pool."""
     _map_images(work, _clicks, {"pool": pool, "ledger": ledger, "model": model})
@@ -90,7 +90,7 @@ def _clicks(work: Work, inputs: Inputs) -> tuple[Reader, Mapper]:
     return open_images(work.campaign.settings.data, "pool").image, lambda image_id, image: predictor.clicks(image)
 
 
-@stage("true-cost-map", version=1, depends_on=("data",), where="shards")
+@stage("true-cost-map", version=2, depends_on=("data",), where="shards")
 def true_cost_map(work: Work, pool: Product) -> None:
     """TRUE clicks in every cell of every image of the pool, read from its TRUTH: an upper bound, never a strategy.
 
@@ -120,7 +120,7 @@ def _map_images(work: Work, opener: Opener, inputs: Inputs) -> None:
 
 def _write_maps(work: Work, opener: Opener, inputs: Inputs, pool: Pool, is_wanted: Callable[[PoolImage], bool]) -> None:
     """Write the maps of the images that are wanted, shard by shard on the workers; the others' maps are NaN."""
-    store = MapStore.create(work.folder / MAPS, pool, map_shape)
+    store = MapStore.create(work.folder / MAPS, pool)
     asked = [
         Asked(shard, tuple(image.image_id for image in shard.images if is_wanted(image))) for shard in pool.shards()
     ]
@@ -157,7 +157,7 @@ def _write_shard(opener: Opener, work: Work, inputs: Inputs, asked: Asked) -> in
 
 
 def _stack(shard: Shard, maps: dict[str, np.ndarray]) -> np.ndarray:
-    absent = np.full(map_shape(shard.height, shard.width), np.nan, np.float32)
+    absent = np.full(map_shape(shard.height, shard.width), np.nan, np.float16)
     return np.stack([maps.get(image.image_id, absent) for image in shard.images])
 
 

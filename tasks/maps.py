@@ -15,6 +15,7 @@ from zarr.storage import FsspecStore
 
 from cereals_core.acquisition import Budget, round_budget
 from cereals_core.errors import ProductError
+from cereals_core.grid import map_shape
 from cereals_core.location import is_on_disk, options_of
 from cereals_core.settings import Acquisition
 
@@ -95,24 +96,24 @@ def group_name(height: int, width: int) -> str:
 
 
 class MapStore:
-    """Float32 maps of a pool in one folder. Chunks carry a CRC-32C, checked on reading; rows not written are NaN."""
+    """Float16 maps of a pool in one folder. Chunks carry a CRC-32C, checked on reading; rows not written are NaN."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._arrays: dict[str, zarr.Array[Any]] = {}
 
     @classmethod
-    def create(cls, folder: Path, pool: Pool, shape: Callable[[int, int], tuple[int, int]]) -> "MapStore":
-        """Open the store for writing; `shape` gives the map's shape for an image's height and width in pixels."""
+    def create(cls, folder: Path, pool: Pool) -> "MapStore":
+        """Open the store for writing."""
         for group, images in pool.groups.items():
-            maps = (len(images), *shape(images[0].height, images[0].width))
-            chunks = (min(pool.shard_images, len(images)), max(maps[1], 1), max(maps[2], 1))
+            maps = (len(images), *map_shape(images[0].height, images[0].width))
+            chunks = (min(pool.shard_images, len(images)), *maps[1:])
             if not _is_array(folder / group, maps, chunks):
                 zarr.create_array(
                     _array_store(folder / group),
                     shape=maps,
                     chunks=chunks,
-                    dtype="float32",
+                    dtype="float16",
                     fill_value=np.nan,
                     compressors=Crc32cCodec(),
                     overwrite=True,

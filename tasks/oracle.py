@@ -1,10 +1,9 @@
 """seed-set and oracle-query: the only stages that show the pool's truth to the oracle, and write down its answers."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from cereals_core.acquisition import best_within
@@ -14,8 +13,8 @@ from cereals_core.seeding import rng
 from cereals_core.settings import Acquisition
 from tasks import tables
 from tasks.labels import Ledger, answer_row, box_of
-from tasks.layout import ANSWERS, LEDGER, MAPS, PROPOSALS, QUERIES
-from tasks.maps import MapStore, Pool
+from tasks.layout import ANSWERS, LEDGER, PROPOSALS, QUERIES
+from tasks.maps import Pool
 from tasks.prefetch import prefetched
 from tasks.products import Product
 from tasks.progress import track
@@ -47,7 +46,7 @@ def seed_set(work: Work, pool: Product) -> None:
 
 @stage(
     "oracle-query",
-    version=1,
+    version=2,
     depends_on=(
         "data",
         "acquisition.unit",
@@ -56,47 +55,26 @@ def seed_set(work: Work, pool: Product) -> None:
         "acquisition.clicks_per_round",
     ),
 )
-def oracle_query(
-    work: Work, pool: Product, ledger: Product, proposals: Product, information: Product | None, cost: Product | None
-) -> None:
+def oracle_query(work: Work, pool: Product, ledger: Product, proposals: Product) -> None:
     """Ask for the best proposals of the pool that fit the round's budget, and add the answers to the ledger."""
-    wanted, images = work.campaign.settings.acquisition, open_pool(work.campaign, pool)
-    batches = tables.iterate_table(proposals / PROPOSALS, tables.PROPOSALS)
-    queries = best_queries(wanted, images, batches, {"information": information, "predicted_clicks": cost})
+    images = open_pool(work.campaign, pool)
+    found = tables.read_table(proposals / PROPOSALS, tables.PROPOSALS)
+    queries = best_queries(work.campaign.settings.acquisition, images, found)
     tables.write_table(work.folder / QUERIES, tables.QUERIES, queries)
     _ask(work, queries, work.number, Ledger(ledger).table)
 
 
-def best_queries(
-    wanted: Acquisition, pool: Pool, proposals: Iterable[pa.Table], maps: Mapping[str, Product | None]
-) -> list[Query]:
-    """Rows of the queries table: the best proposals within the round's budget, with the sums of `maps` over them."""
-    chunks = ({name: table[name].to_numpy() for name in table.column_names} for table in proposals)
-    best = best_within(chunks, pool.budget(wanted).amount)
-    chosen = zip(*(best[name].tolist() for name in ("image_rank", "y", "x", "score")), strict=True) if best else ()
-    regions = regions_of(wanted)
+def best_queries(wanted: Acquisition, pool: Pool, proposals: pa.Table) -> list[Query]:
+    """Rows of the queries table: the best proposals within the round's budget."""
+    columns = {name: proposals[name].to_numpy() for name in ("image_rank", "y", "x", "score", "spend")}
+    best, regions = best_within(columns, pool.budget(wanted).amount), regions_of(wanted)
     queries: list[Query] = []
-    for rank, (image_rank, y, x, score) in enumerate(chosen):
-        image = pool.images[image_rank]
-        box = regions.box(image, y, x)
-        sums = dict.fromkeys(maps)
-        queries.append({"rank": rank, "image_id": image.image_id, **box._asdict(), "score": score, **sums})
-    for column, product in maps.items():
-        if product is not None:
-            _add_sums(queries, column, MapStore(product / MAPS), pool)
+    for rank, row in enumerate(proposals.take(best).to_pylist()):
+        image = pool.images[row["image_rank"]]
+        region = {"image_id": image.image_id, **regions.box(image, row["y"], row["x"])._asdict()}
+        kept = {name: row[name] for name in ("score", "information", "predicted_clicks")}
+        queries.append({"rank": rank, **region, **kept})
     return queries
-
-
-def _add_sums(queries: list[Query], column: str, maps: MapStore, pool: Pool) -> None:
-    """Add each region's sum of a map to its query; a shard's chunk is read once."""
-    by_image = _by_image(queries)
-    for shard in pool.shards():
-        asked = [image for image in shard.images if image.image_id in by_image]
-        stored = maps.read(shard) if asked else np.empty(0)
-        for image in asked:
-            for query in by_image[image.image_id]:
-                cells = stored[image.row - shard.rows.start][box_of(query).cell_slices]
-                query[column] = float(cells.sum(dtype=np.float64))
 
 
 def _by_image(queries: Sequence[Query]) -> dict[str, list[Query]]:

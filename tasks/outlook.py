@@ -1,12 +1,12 @@
 """What a campaign will hold at most: counts, pixels and bytes that follow from its settings and its pool alone."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from math import prod
 
 from cereals_core.acquisition import Budget, round_budget
-from cereals_core.grid import candidate_shape, map_shape
+from cereals_core.grid import map_shape
 from cereals_core.settings import CampaignSettings
 
 Size = tuple[int, int]
@@ -71,23 +71,15 @@ class Outlook:
 
     @property
     def map_bytes(self) -> int:
-        """Bytes of a float32 map of the pool."""
-        return self._float32_bytes(map_shape)
-
-    @property
-    def score_bytes(self) -> int:
-        """Bytes of the float32 scores of all regions of the pool."""
-        if self.wanted.unit == "image":
-            return 4 * self.images
-        return self._float32_bytes(lambda height, width: candidate_shape(height, width, self.wanted.window_px))
-
-    def _float32_bytes(self, shape: Callable[[int, int], tuple[int, int]]) -> int:
-        return 4 * sum(count * prod(shape(*size)) for size, count in self.counts.items())
+        """Bytes of a float16 map of the pool."""
+        return 2 * sum(count * prod(map_shape(*size)) for size, count in self.counts.items())
 
     @property
     def most_proposals(self) -> int:
-        """Regions left by suppression at most: as many as fit side by side into each image."""
+        """Regions left by suppression at most: as many as a round may ask for, or fit side by side into the images."""
         if self.wanted.unit == "image":
-            return self.images
-        fitting = {size: prod(side // self.wanted.window_px for side in size) for size in self.counts}
-        return sum(count * min(fitting[size], self.budget.most_queries) for size, count in self.counts.items())
+            return min(self.images, self.budget.most_queries)
+        fitting = sum(
+            count * prod(side // self.wanted.window_px for side in size) for size, count in self.counts.items()
+        )
+        return min(fitting, self.budget.most_queries)

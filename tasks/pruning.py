@@ -12,7 +12,7 @@ from tasks.layout import MAPS, Campaign, Study
 from tasks.products import PRUNED, recorded
 from tasks.storage import remove, sizes_below, write_atomically
 
-MAP_STAGES = ("info-map", "cost-map", "region-fusion")
+MAP_STAGES = ("info-map", "cost-map")
 _WORK = re.compile(r"\.([a-z-]+)\.[0-9a-f]{16}")
 _LEFT = re.compile(r"\.[a-z-]+\.(stale|.*linked)")
 

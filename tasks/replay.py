@@ -14,7 +14,7 @@ from tasks.history import ledger_before, maps_of, product_of
 from tasks.labels import Ledger, box_of
 from tasks.layout import QUERIES, Campaign
 from tasks.oracle import Query, best_queries
-from tasks.scoring import Extents, Scoring
+from tasks.scoring import Scales, Scoring
 from tasks.start import open_pool
 from tasks.tables import QUERIES as QUERIES_SCHEMA
 from tasks.tables import read_table
@@ -108,18 +108,16 @@ def replay(campaign: Campaign, number: int, wanted: Sequence[Variant]) -> Iterat
     pool = open_pool(campaign, product_of(campaign, "pool", None))
     ledger, maps = Ledger(ledger_before(campaign, number)), maps_of(campaign, number)
     threads = cpu_threads(settings.compute)
-    extents: dict[int, Extents] = {}
+    scales: dict[int, Scales] = {}
     for variant in wanted:
         started = time.monotonic()
         if variant.wanted.fusion != "none" and maps["cost"] is None:
             raise SettingsError(f"round {number} has no cost map, which {variant.name} needs; replay fusion none")
         scoring = Scoring(variant.wanted, pool, ledger, maps, settings.seed, number)
-        if variant.wanted.window_px not in extents:
-            extents[variant.wanted.window_px] = scoring.extents(pool.shards(), threads)
-        proposals = scoring.all_proposals(extents[variant.wanted.window_px], threads)
-        queries = best_queries(
-            variant.wanted, pool, proposals, {"information": maps["information"], "predicted_clicks": maps["cost"]}
-        )
+        if variant.wanted.window_px not in scales:
+            scales[variant.wanted.window_px] = scoring.scales(pool.shards(), threads)
+        proposals = scoring.all_proposals(scales[variant.wanted.window_px], threads)
+        queries = best_queries(variant.wanted, pool, proposals)
         yield Reselection(variant, queries, asked, time.monotonic() - started)
 
 

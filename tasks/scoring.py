@@ -1,14 +1,19 @@
-"""Scores of all regions of a round from stored maps, a shard at a time: fusion stores them, replay makes others."""
+"""Scores of all regions of a round from stored maps: a shard is read, and worked through image by image."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial, reduce
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
+from cereals_core.acquisition import Reach, top_k
 from cereals_core.fusion import Extent, extent_of, fuse, scale
-from cereals_core.grid import STRIDE_PX, Box, candidate_shape
-from cereals_core.regions import candidates, image_sums, untouched_images, window_sums
+from cereals_core.grid import STRIDE_PX, Box, candidate_shape, map_shape
+from cereals_core.regions import candidates, image_sum, untouched_image, window_sums
 from cereals_core.seeding import rng
 from cereals_core.settings import Acquisition
 from cereals_core.suppression import suppress
@@ -17,9 +22,38 @@ from tasks.labels import Ledger
 from tasks.layout import MAPS
 from tasks.maps import MapStore, Pool, PoolImage, Shard, spread
 from tasks.products import Product
+from tasks.storage import write_atomically
 
 _NOTHING = Extent(np.inf, -np.inf)
-Extents = dict[str, Extent]
+Sums = dict[str, np.ndarray]
+"""Sums of "information" and "cost" over every region of one image, as far as there are such maps: float64 (rows,
+columns)."""
+
+
+@dataclass(frozen=True)
+class Scales:
+    """What scaling needs to know of the whole pool: how far each region map extends over the candidates, their number.
+
+    `extents` are those of "information" and "cost", as far as there are such maps.
+    """
+
+    extents: Mapping[str, Extent]
+    candidates: int = 0
+
+    def merge(self, other: "Scales") -> "Scales":
+        """The scales of both; the order of merging does not matter."""
+        extents = {name: extent.merge(other.extents[name]) for name, extent in self.extents.items()}
+        return Scales(extents, self.candidates + other.candidates)
+
+    def write(self, file: Path) -> None:
+        """Keep them as JSON, exactly."""
+        write_atomically(file, json.dumps(asdict(self)).encode())
+
+    @classmethod
+    def read(cls, file: Path) -> "Scales":
+        """What `write` has kept."""
+        kept = json.loads(file.read_text())
+        return cls({name: Extent(**extent) for name, extent in kept["extents"].items()}, kept["candidates"])
 
 
 class Windows:
@@ -32,17 +66,17 @@ class Windows:
         """Positions in an image of so many pixels."""
         return candidate_shape(height, width, self.window_px)
 
-    def sums(self, maps: np.ndarray, shard: Shard) -> np.ndarray:
-        """Sum of every window: float64 (images, rows, columns)."""
-        return window_sums(_whole_cells(maps, shard), self.window_cells)
+    def sums(self, cells: np.ndarray, image: PoolImage) -> np.ndarray:
+        """Sum of every window: float64 (rows, columns)."""
+        return window_sums(_whole_cells(cells, image), self.window_cells)
 
-    def values(self, maps: np.ndarray, shard: Shard) -> np.ndarray:
+    def compared(self, sums: np.ndarray, image: PoolImage) -> np.ndarray:
         """What is compared over the pool: the sums."""
-        return self.sums(maps, shard)
+        return sums
 
-    def candidates(self, labelled: np.ndarray, shard: Shard) -> np.ndarray:
-        """Windows that hold nothing labelled: bool (images, rows, columns)."""
-        return candidates(_whole_cells(labelled, shard), self.window_cells)
+    def candidates(self, labelled: np.ndarray, image: PoolImage) -> np.ndarray:
+        """Windows that hold nothing labelled: bool (rows, columns)."""
+        return candidates(_whole_cells(labelled, image), self.window_cells)
 
     def box(self, image: PoolImage, y: int, x: int) -> Box:
         """The region at (y, x), in pixels."""
@@ -58,17 +92,17 @@ class WholeImages:
         """One position, whatever the size."""
         return (1, 1)
 
-    def sums(self, maps: np.ndarray, shard: Shard) -> np.ndarray:
-        """Sum of every map: float64 (images, 1, 1)."""
-        return image_sums(maps)
+    def sums(self, cells: np.ndarray, image: PoolImage) -> np.ndarray:
+        """Sum of the map: float64 (1, 1)."""
+        return image_sum(cells)
 
-    def values(self, maps: np.ndarray, shard: Shard) -> np.ndarray:
+    def compared(self, sums: np.ndarray, image: PoolImage) -> np.ndarray:
         """What is compared over the pool: means per cell, so that size alone makes no image better (our choice)."""
-        return self.sums(maps, shard) / maps[0].size
+        return sums / math.prod(map_shape(image.height, image.width))
 
-    def candidates(self, labelled: np.ndarray, shard: Shard) -> np.ndarray:
-        """Images of which nothing is labelled: bool (images, 1, 1)."""
-        return untouched_images(labelled)
+    def candidates(self, labelled: np.ndarray, image: PoolImage) -> np.ndarray:
+        """Whether nothing of the image is labelled: bool (1, 1)."""
+        return untouched_image(labelled)
 
     def box(self, image: PoolImage, y: int, x: int) -> Box:
         """The whole image, in pixels."""
@@ -80,8 +114,8 @@ def regions_of(wanted: Acquisition) -> Windows | WholeImages:
     return Windows(wanted.window_px) if wanted.unit == "region" else WholeImages()
 
 
-def _whole_cells(maps: np.ndarray, shard: Shard) -> np.ndarray:
-    return maps[:, : shard.height // STRIDE_PX, : shard.width // STRIDE_PX]
+def _whole_cells(cells: np.ndarray, image: PoolImage) -> np.ndarray:
+    return cells[: image.height // STRIDE_PX, : image.width // STRIDE_PX]
 
 
 class Scoring:
@@ -102,69 +136,89 @@ class Scoring:
     ) -> None:
         self.wanted, self.pool, self.ledger, self.seed, self.number = wanted, pool, ledger, seed, number
         self.regions, self.budget = regions_of(wanted), pool.budget(wanted)
+        self.reach = Reach(self.budget.most_queries)
         self.maps = {name: MapStore(product / MAPS) for name, product in maps.items() if product is not None}
 
-    def extents(self, shards: Sequence[Shard], threads: int) -> Extents:
-        """Smallest and largest value of each region map over all candidates of these shards."""
-        return self.merged(spread(self._extents, shards, threads) if self.maps else ())
+    def scales(self, shards: Sequence[Shard], threads: int) -> Scales:
+        """The scales of these shards."""
+        return self.merged(spread(self._scales, shards, threads))
 
-    def merged(self, found: Iterable[Extents]) -> Extents:
-        """Extents over all that these were found over."""
-        extents = dict.fromkeys(self.maps, _NOTHING)
-        for each in found:
-            extents = {name: extent.merge(each[name]) for name, extent in extents.items()}
-        return extents
+    def merged(self, found: Iterable[Scales]) -> Scales:
+        """The scales of all these."""
+        return reduce(Scales.merge, found, Scales(dict.fromkeys(self.maps, _NOTHING)))
 
-    def _extents(self, shard: Shard) -> Extents:
-        mask = self.candidates(shard)
-        return {name: extent_of(self._values(name, shard), mask) for name in self.maps}
+    def _scales(self, shard: Shard) -> Scales:
+        return self.merged(
+            Scales(
+                {name: extent_of(self.regions.compared(each, image), mask) for name, each in sums.items()},
+                int(mask.sum()),
+            )
+            for image, mask, sums in self._images(shard)
+        )
 
-    def candidates(self, shard: Shard) -> np.ndarray:
-        """Regions that may be asked for: bool (images, rows, columns)."""
-        labelled = np.stack([self.ledger.labelled_cells(image) for image in shard.images])
-        return self.regions.candidates(labelled, shard)
+    def _images(self, shard: Shard) -> Iterator[tuple[PoolImage, np.ndarray, Sums]]:
+        """Each image, which of its regions may be asked for, bool (rows, columns), and the sums of its maps."""
+        stored = {name: store.read(shard) for name, store in self.maps.items()}
+        for index, image in enumerate(shard.images):
+            mask = self.regions.candidates(self.ledger.labelled_cells(image), image)
+            yield image, mask, {name: self.regions.sums(maps[index], image) for name, maps in stored.items()}
 
-    def _values(self, name: str, shard: Shard) -> np.ndarray:
-        return self.regions.values(self.maps[name].read(shard), shard)
+    def scores(self, scales: Scales, shard: Shard) -> Iterator[np.ndarray]:
+        """Fused scores of one image after the other: float32 (rows, columns), -inf where a region is no candidate."""
+        for image, mask, sums in self._images(shard):
+            yield self._scores(scales, image, mask, sums)
 
-    def scores(self, shard: Shard, extents: Extents) -> np.ndarray:
-        """Fused scores: float32 (images, rows, columns), -inf where a region is no candidate."""
-        mask = self.candidates(shard)
+    def _scores(self, scales: Scales, image: PoolImage, mask: np.ndarray, sums: Sums) -> np.ndarray:
         if self.wanted.information == "random":
-            return np.where(mask, self._random(shard, mask.shape[1:]), np.float32(-np.inf))
-        scaled = {name: scale(self._values(name, shard), extents[name]) for name in self.maps}
+            # Taking the best that do not overlap then draws regions one after the other, uniformly.
+            drawn = rng(self.seed, "random-regions", self.number, image.image_id).random(mask.shape, np.float32)
+            return np.where(mask, drawn, np.float32(-np.inf))
+        scaled = {name: scale(self.regions.compared(each, image), scales.extents[name]) for name, each in sums.items()}
         return fuse(self.wanted.fusion, scaled["information"], scaled.get("cost"), self.wanted.alpha, mask)
 
-    def _random(self, shard: Shard, shape: tuple[int, ...]) -> np.ndarray:
-        """Uniform scores: taking the best that do not overlap draws regions one after the other, uniformly."""
-        streams = (rng(self.seed, "random-regions", self.number, image.image_id) for image in shard.images)
-        return np.stack([stream.random(shape, np.float32) for stream in streams])
+    def proposals(self, scales: Scales, shard: Shard) -> pa.Table:
+        """What suppression leaves of a shard's scores; less what is known by now to be out of a round's reach."""
+        found = [tables.PROPOSALS.empty_table()]
+        for image, mask, sums in self._images(shard):
+            scores = self._scores(scales, image, mask, sums)
+            cells, values = suppress(scores, self.regions.window_cells, self.reach.k, self.reach.least)
+            if len(values):
+                found.append(self._table(image, cells, values, sums))
+        proposals = pa.concat_tables(found)
+        self.reach.add((shard.group, shard.index), proposals["score"].to_numpy())
+        return proposals
 
-    def proposals(self, shard: Shard, scores: np.ndarray) -> pa.Table:
-        """What suppression leaves of a shard's scores; of each image at most what a whole round may ask for."""
-        limit = self.budget.most_queries
-        found = [suppress(each, self.regions.window_cells, limit) for each in scores]
-        index = np.repeat(np.arange(len(found)), [len(values) for _, values in found])
-        cells = np.concatenate([positions for positions, _ in found])
+    def _table(self, image: PoolImage, cells: np.ndarray, scores: np.ndarray, sums: Sums) -> pa.Table:
+        """Proposals of one image: regions at `cells` with their scores, what they take from the budget, their sums."""
+        (y, x), absent = cells.T, pa.nulls(len(cells))
+        found = {name: each[y, x] for name, each in sums.items()}
+        spend = np.full(len(cells), float(self.regions.box(image, 0, 0).pixels))
+        if self.budget.unit == "clicks":
+            spend = np.maximum(found["cost"], self.budget.least)
         columns = {
-            "image_rank": np.array([image.rank for image in shard.images])[index],
-            "y": cells[:, 0] * STRIDE_PX,
-            "x": cells[:, 1] * STRIDE_PX,
-            "score": np.concatenate([values for _, values in found]),
-            "spend": self._spend(shard, index, cells),
+            "image_rank": np.full(len(cells), image.rank),
+            "y": y * STRIDE_PX,
+            "x": x * STRIDE_PX,
+            "score": scores,
+            "spend": spend,
+            "information": found.get("information", absent),
+            "predicted_clicks": found.get("cost", absent),
         }
-        return pa.table(columns).cast(tables.PROPOSALS)
+        return pa.Table.from_pydict(columns, schema=tables.PROPOSALS)
 
-    def _spend(self, shard: Shard, index: np.ndarray, cells: np.ndarray) -> np.ndarray:
-        """What each proposal takes from the budget: its pixels, or the clicks it is predicted to cost, at least 1."""
-        if self.budget.unit == "pixels":
-            return np.full(len(index), float(self.regions.box(shard.images[0], 0, 0).pixels))
-        clicks = self.regions.sums(self.maps["cost"].read(shard), shard)
-        return np.maximum(clicks[index, cells[:, 0], cells[:, 1]], self.budget.least)
+    def all_proposals(self, scales: Scales, threads: int) -> pa.Table:
+        """Proposals of the pool, from maps to suppression at once."""
+        return self.within_reach(spread(partial(self.proposals, scales), self.pool.shards(), threads))
 
-    def all_proposals(self, extents: Extents, threads: int) -> Iterator[pa.Table]:
-        """Proposals of every shard, from maps to suppression at once."""
-        return spread(partial(self._score_and_suppress, extents), self.pool.shards(), threads)
+    def within_reach(self, found: Iterable[pa.Table]) -> pa.Table:
+        """The best of all proposals found, in the order they are found, as many as a round may ask for.
 
-    def _score_and_suppress(self, extents: Extents, shard: Shard) -> pa.Table:
-        return self.proposals(shard, self.scores(shard, extents))
+        The same whatever was left out before for being out of reach, and so whatever was worked through first.
+        """
+        best = tables.PROPOSALS.empty_table()
+        for some in found:
+            best = pa.concat_tables([best, some])
+            if len(best) > self.reach.k:
+                columns = {name: best[name].to_numpy() for name in ("score", "y", "x", "image_rank")}
+                best = best.take(np.sort(top_k(columns, self.reach.k)))
+        return best

@@ -1,23 +1,24 @@
 """region-fusion and nms: from maps to proposals, a shard at a time with Dask's threads; no network, no truth."""
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from typing import TypeVar
 
 import pyarrow as pa
 
 from tasks import tables
 from tasks.device import cpu_threads
 from tasks.labels import Ledger
-from tasks.layout import MAPS, PROPOSALS, SCALES
-from tasks.maps import MapStore, Shard, batches, spread
+from tasks.layout import PROPOSALS, SCALES
+from tasks.maps import Shard, batches, spread
 from tasks.products import Product
 from tasks.progress import track
-from tasks.scoring import Extents, Scoring
+from tasks.scoring import Scales, Scoring
 from tasks.stage import Work, stage
 from tasks.start import open_pool
 from tasks.workers import kept
 
+Found = TypeVar("Found")
 Inputs = Mapping[str, Product | None]
 
 
@@ -40,83 +41,72 @@ def _there(product: Product | None) -> Product:
 
 @stage(
     "region-fusion",
-    version=1,
+    version=2,
+    depends_on=("acquisition.unit", "acquisition.window_px"),
+    where="shards",
+)
+def region_fusion(
+    work: Work, pool: Product, ledger: Product, information: Product | None, cost: Product | None
+) -> None:
+    """Sum both maps over every region that may be asked for, and find the scales of fusion over the whole pool.
+
+    Fused scores are not stored: nms makes them from the maps again, which takes less time than to write and read them.
+    """
+    inputs = {"pool": pool, "ledger": ledger, "information": information, "cost": cost}
+    scoring = _scoring(work, inputs)
+    scales = scoring.merged(_in_batches(work, scoring, partial(_scales, work, inputs)))
+    scales.write(work.folder / SCALES)
+    work.facts.update(candidates=scales.candidates)
+
+
+def _scales(work: Work, inputs: Inputs, shards: Sequence[Shard]) -> Scales:
+    """Scales of these shards."""
+    return _scoring(work, inputs).scales(shards, cpu_threads(work.campaign.settings.compute))
+
+
+@stage(
+    "nms",
+    version=3,
     depends_on=(
         "seed",
         "acquisition.unit",
         "acquisition.window_px",
+        "acquisition.images_per_round",
+        "acquisition.clicks_per_round",
         "acquisition.information",
         "acquisition.fusion",
         "acquisition.alpha",
     ),
     where="shards",
 )
-def region_fusion(
-    work: Work, pool: Product, ledger: Product, information: Product | None, cost: Product | None
+def nms(
+    work: Work, pool: Product, ledger: Product, scales: Product, information: Product | None, cost: Product | None
 ) -> None:
-    """Fused score of every region: sums, scaled over the whole pool, fused; or random scores."""
+    """Region proposals: fused scores, random ones if that is the strategy, and greedy suppression in each image.
+
+    Those are left out that are not among the best of the pool, as many as a round may ask for at most.
+    """
     inputs = {"pool": pool, "ledger": ledger, "information": information, "cost": cost}
-    scoring, threads = _scoring(work, inputs), cpu_threads(work.campaign.settings.compute)
+    propose = partial(_propose, work, inputs, Scales.read(scales / SCALES))
+    scoring = _scoring(work, inputs)
+    proposals = scoring.within_reach(_in_batches(work, scoring, propose))
+    tables.write_table(work.folder / PROPOSALS, tables.PROPOSALS, proposals)
+    work.facts.update(proposals=len(proposals))
+
+
+def _propose(work: Work, inputs: Inputs, scales: Scales, shards: Sequence[Shard]) -> pa.Table:
+    """Proposals of these shards."""
+    propose = partial(_scoring(work, inputs).proposals, scales)
+    return pa.concat_tables(spread(propose, shards, cpu_threads(work.campaign.settings.compute)))
+
+
+def _in_batches(work: Work, scoring: Scoring, function: Callable[[Sequence[Shard]], Found]) -> Iterator[Found]:
+    """Call `function` on batches of the pool's shards, wherever stages run, and yield what it finds."""
     shards = scoring.pool.shards()
-    extents = scoring.merged(work.each(partial(_extents, work, inputs), batches(shards, threads)))
-    MapStore.create(work.folder / MAPS, scoring.pool, scoring.regions.shape)
-    with track(f"round {work.number} region-fusion", len(shards), "shards") as advance:
-        total = 0
-        for counts in work.each(partial(_fuse, work, inputs, extents), batches(shards, threads)):
-            for count in counts:
-                total += count
+    to_do = batches(shards, cpu_threads(work.campaign.settings.compute))
+    name = work.folder.name.split(".")[1]
+    with track(f"round {work.number} {name}", len(shards), "shards") as advance:
+        for some, found in zip(to_do, work.each(function, to_do), strict=True):
+            yield found
+            for _ in some:
                 advance()
-    scales = json.dumps({name: vars(extent) for name, extent in extents.items()})
-    (work.folder / SCALES).write_text(scales)
-    work.facts.update(candidates=total)
-
-
-def _extents(work: Work, inputs: Inputs, shards: Sequence[Shard]) -> Extents:
-    return _scoring(work, inputs).extents(shards, cpu_threads(work.campaign.settings.compute))
-
-
-def _fuse(work: Work, inputs: Inputs, extents: Extents, shards: Sequence[Shard]) -> list[int]:
-    """Write the fused scores of these shards; returns the number of candidates of each."""
-    scoring, store = _scoring(work, inputs), MapStore(work.folder / MAPS)
-
-    def fuse_shard(shard: Shard) -> int:
-        scores = scoring.scores(shard, extents)
-        store.write(shard, scores)
-        return int((scores > float("-inf")).sum())
-
-    return list(spread(fuse_shard, shards, cpu_threads(work.campaign.settings.compute)))
-
-
-@stage(
-    "nms",
-    version=2,
-    depends_on=(
-        "acquisition.unit",
-        "acquisition.window_px",
-        "acquisition.images_per_round",
-        "acquisition.clicks_per_round",
-    ),
-    where="shards",
-)
-def nms(work: Work, pool: Product, ledger: Product, fused: Product, cost: Product | None) -> None:
-    """Region proposals: greedy suppression in each image; `cost` is there for a budget in predicted clicks only."""
-    inputs = {"pool": pool, "ledger": ledger, "cost": cost}
-    shards = _scoring(work, inputs).pool.shards()
-    with track(f"round {work.number} nms", len(shards), "shards") as advance:
-
-        def proposals() -> Iterator[pa.Table]:
-            to_do = batches(shards, cpu_threads(work.campaign.settings.compute))
-            for some in work.each(partial(_propose, work, inputs, fused), to_do):
-                for table in some:
-                    yield table
-                    advance()
-
-        count = tables.write_batches(work.folder / PROPOSALS, tables.PROPOSALS, proposals())
-    work.facts.update(proposals=count)
-
-
-def _propose(work: Work, inputs: Inputs, fused: Product, shards: Sequence[Shard]) -> list[pa.Table]:
-    """Proposals of each of these shards."""
-    scoring, store = _scoring(work, inputs), MapStore(fused / MAPS)
-    threads = cpu_threads(work.campaign.settings.compute)
-    return list(spread(lambda shard: scoring.proposals(shard, store.read(shard)), shards, threads))

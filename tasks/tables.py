@@ -46,10 +46,18 @@ ANSWERS = pa.schema([("image_id", pa.string()), *_BOX, ("labels_png", pa.binary(
 """What the oracle returned: labels of the region as an 8-bit PNG, clicks as (y, x, weight) one after the other."""
 
 PROPOSALS = pa.schema(
-    [("image_rank", pa.int32()), ("y", pa.int32()), ("x", pa.int32()), ("score", pa.float32()), ("spend", pa.float64())]
+    [
+        ("image_rank", pa.int32()),
+        ("y", pa.int32()),
+        ("x", pa.int32()),
+        ("score", pa.float32()),
+        ("spend", pa.float64()),
+        ("information", pa.float64()),
+        ("predicted_clicks", pa.float64()),
+    ]
 )
-"""Regions left by suppression: index of the image in the pool table, corner in pixels, fused score, and what it takes
-from the round's budget, in pixels or predicted clicks."""
+"""The best regions left by suppression: index of the image in the pool table, corner in pixels, fused score, what it
+takes from the round's budget, in pixels or predicted clicks, and the sums of both maps over it, null without a map."""
 
 QUERIES = pa.schema(
     [
@@ -121,20 +129,11 @@ figure is not defined."""
 def write_table(file: Path, schema: pa.Schema, rows: Sequence[Mapping[str, Any]] | pa.Table) -> None:
     """Write a whole table."""
     table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(list(rows), schema=schema)
-    write_batches(file, schema, [table])
-
-
-def write_batches(file: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> int:
-    """Write tables one after the other, a row group each, and return the number of rows."""
-    rows = 0
     with (
         written_whole(file) as stream,
         pq.ParquetWriter(stream, schema, compression="zstd", write_page_checksum=True) as writer,
     ):
-        for table in tables:
-            writer.write_table(table.cast(schema))
-            rows += table.num_rows
-    return rows
+        writer.write_table(table.cast(schema))
 
 
 def read_table(file: Path, schema: pa.Schema) -> pa.Table:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cereals_core.acquisition import Budget, Proposals, best_within, round_budget, top_k
+from cereals_core.acquisition import Budget, Proposals, Reach, best_within, round_budget, top_k
 from cereals_core.errors import CerealsError
 from cereals_core.settings import Acquisition
 
@@ -29,11 +29,7 @@ def pools(draw: st.DrawFn) -> Proposals:
         "image_rank": rank,
         "spend": np.array(spends, float),
     }
-    return columns | {"image": np.array([f"image-{place}" for place in rank], dtype=object)}
-
-
-def best_indices(pool: Proposals, k: int) -> np.ndarray:
-    return top_k(*(pool[key] for key in KEYS), k)
+    return columns
 
 
 def wanted(**keys: Any) -> Acquisition:
@@ -71,8 +67,9 @@ def test_a_budget_below_one_query_is_refused_with_the_remedy(keys: dict[str, Any
 def test_ties_go_to_the_smaller_position_then_the_smaller_image() -> None:
     scores = np.array([0.5, 0.5, 0.9, 0.5, 0.5], dtype=np.float32)
     y, x, rank = np.array([1, 0, 7, 0, 0]), np.array([0, 9, 7, 2, 2]), np.array([0, 1, 1, 1, 0])
-    assert top_k(scores, y, x, rank, 5).tolist() == [2, 4, 3, 1, 0]
-    assert top_k(scores, y, x, rank, 2).tolist() == [2, 4]
+    tied = {"score": scores, "y": y, "x": x, "image_rank": rank}
+    assert top_k(tied, 5).tolist() == [2, 4, 3, 1, 0]
+    assert top_k(tied, 2).tolist() == [2, 4]
 
 
 def proposals(*rows: tuple[float, float]) -> Proposals:
@@ -89,40 +86,45 @@ def proposals(*rows: tuple[float, float]) -> Proposals:
 
 
 def test_the_budget_ends_with_the_first_that_it_does_not_hold() -> None:
-    chunks = [proposals((0.9, 4), (0.1, 1)), proposals((0.8, 5), (0.5, 3), (0.4, 1))]
-    assert best_within(chunks, 10)["spend"].tolist() == [4, 5]  # 4 + 5 + 3 is more than 10, and no cheaper one steps in
-    assert best_within(chunks, 12)["spend"].tolist() == [4, 5, 3]
+    pool = proposals((0.9, 4), (0.1, 1), (0.8, 5), (0.5, 3), (0.4, 1))
+    assert best_within(pool, 10).tolist() == [0, 2]  # 4 + 5 + 3 is more than 10, and no cheaper one steps in
+    assert best_within(pool, 12).tolist() == [0, 2, 3]
 
 
 def test_the_best_one_is_asked_for_whatever_it_spends() -> None:
-    assert best_within([proposals((0.5, 1)), proposals((0.9, 400))], 3)["score"].tolist() == [np.float32(0.9)]
+    assert best_within(proposals((0.5, 1), (0.9, 400)), 3).tolist() == [1]
 
 
 def test_nothing_in_nothing_out() -> None:
-    assert best_within([], 3) == {}
-    empty = {key: np.zeros(0) for key in (*KEYS, "spend")}
-    assert {key: len(column) for key, column in best_within([empty, empty], 3).items()} == dict.fromkeys(empty, 0)
+    assert best_within({key: np.zeros(0) for key in (*KEYS, "spend")}, 3).tolist() == []
 
 
 @given(pools(), st.integers(1, 45))
 def test_top_k_equals_sorting_everything(pool: Proposals, k: int) -> None:
-    assert best_indices(pool, k).tolist() == naive.top_k(*(pool[key] for key in KEYS), k)
+    assert top_k(pool, k).tolist() == naive.top_k(*(pool[key] for key in KEYS), k)
 
 
-@given(pools(), st.integers(1, 60), st.permutations(range(40)), st.sets(st.integers(0, 40), max_size=6))
-def test_the_best_do_not_depend_on_chunks_or_their_order(
-    pool: Proposals, budget: int, order: list[int], cuts: set[int]
-) -> None:
-    shuffled = np.array([place for place in order if place < len(pool["score"])], dtype=np.int64)
-    chunks = [{name: column[part] for name, column in pool.items()} for part in np.split(shuffled, sorted(cuts))]
-    best = best_within(iter(chunks), budget)
+@given(pools(), st.integers(1, 60))
+def test_the_best_equal_a_loop_over_everything_sorted(pool: Proposals, budget: int) -> None:
     expected = naive.best_within(*(pool[key] for key in KEYS), pool["spend"], budget)
-    assert best.keys() == pool.keys()
-    assert all(best[name].tolist() == column[expected].tolist() for name, column in pool.items())
+    assert best_within(pool, budget).tolist() == expected
+
+
+@given(pools(), st.integers(1, 12), st.lists(st.integers(1, 40), max_size=8))
+def test_reach_never_leaves_out_one_of_the_best(pool: Proposals, k: int, cuts: list[int]) -> None:
+    reach, parts = Reach(k), np.split(pool["score"], sorted(cuts))
+    best = np.sort(pool["score"])[::-1][:k]
+    for number, part in [*enumerate(parts), *enumerate(parts)]:  # as after a retry
+        before = reach.least
+        reach.add(number, part)
+        assert before <= reach.least
+        assert len(best) < k or reach.least <= best[-1]
+    assert reach.least == (best[-1] if len(best) == k else -np.inf)
 
 
 def test_a_large_pool_with_few_distinct_scores() -> None:
     random = np.random.default_rng(0)
     scores = random.integers(0, 50, 100_000).astype(np.float32)
     y, x, rank = (random.integers(0, 100, 100_000) for _ in range(3))
-    np.testing.assert_array_equal(top_k(scores, y, x, rank, 5000), np.lexsort((rank, x, y, -scores))[:5000])
+    pool = {"score": scores, "y": y, "x": x, "image_rank": rank}
+    np.testing.assert_array_equal(top_k(pool, 5000), np.lexsort((rank, x, y, -scores))[:5000])

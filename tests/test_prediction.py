@@ -65,7 +65,7 @@ def constant_network(*logits: float) -> Predictor:
 def test_a_network_of_constant_logits() -> None:
     predictor, image = constant_network(0, np.log(2), 0), image_of(20, 30)
     halves = 0.5 * np.log(2) + 2 * 0.25 * np.log(4)
-    np.testing.assert_allclose(predictor.information(image, entropy), np.full((3, 4), halves), atol=1e-6)
+    np.testing.assert_allclose(predictor.information(image, entropy), np.full((3, 4), halves), rtol=2**-11)
     for measure in SAMPLED_MEASURES.values():
         assert (predictor.sampled_information(image, measure, SAMPLES, 0.5, rng(0)) == 0).all()
     assert predictor.segmentation(image).tolist() == np.ones((20, 30)).tolist()
@@ -84,11 +84,13 @@ def test_maps_have_a_value_a_cell_and_segmentations_one_a_pixel(height: int, wid
     maps = {name: METHODS[name](segmentation, image) for name in (*MEASURES, *SAMPLED_MEASURES)}
     for values in (*maps.values(), cost.clicks(image)):
         assert values.shape == cells
-        assert values.dtype == np.float32
+        assert values.dtype == np.float16
         np.testing.assert_array_equal(values, quantise(values))
     for name, values in maps.items():
         assert values.min() >= 0
-        assert values.max() <= {"least_confidence": 1 - 1 / CLASSES, "margin": 1}.get(name, np.log(CLASSES)) + 1e-6
+        assert values.max() <= {"least_confidence": 1 - 1 / CLASSES, "margin": 1}.get(name, np.log(CLASSES)) * (
+            1 + 2**-11
+        )
     classes = segmentation.segmentation(image)
     assert classes.shape == (height, width)
     assert classes.dtype == np.uint8
@@ -116,7 +118,7 @@ def test_sampled_measures_equal_those_of_whole_passes_with_the_same_masks(
     for name, measure in SAMPLED_MEASURES.items():
         fast = predictor.sampled_information(image, measure, SAMPLES, dropout, rng(0, "votes"))
         np.testing.assert_array_equal(fast, quantise(measure(passes)[0].numpy()))
-        np.testing.assert_allclose(fast, twins[name][0], atol=2.0**-20)
+        np.testing.assert_allclose(fast, twins[name][0], rtol=2.0**-10, atol=2.0**-20)
         assert len(np.unique(fast)) > 3
 
 
@@ -179,16 +181,16 @@ def test_measures_of_one_pass_are_those_of_the_outputs_probabilities(height: int
     for name, measure in MEASURES.items():
         found = predictor.information(image, measure)
         np.testing.assert_array_equal(found, quantise(measure(logits)[0].numpy()))
-        np.testing.assert_allclose(found, getattr(naive, name)(logits.numpy())[0], atol=3e-6)
+        np.testing.assert_allclose(found, getattr(naive, name)(logits.numpy())[0], rtol=2.0**-10, atol=3e-6)
 
 
-def test_clicks_are_the_output_rounded_to_the_quantum() -> None:
+def test_clicks_are_the_output_in_half_precision() -> None:
     predictor, image = predictor_of(1), image_of(61, 75)
     with torch.inference_mode():
         output = predictor.model(pixels(image))[0, 0].numpy()
     clicks = predictor.clicks(image)
     np.testing.assert_array_equal(clicks, quantise(output))
-    assert np.abs(clicks - output).max() <= 2.0**-21
+    np.testing.assert_allclose(clicks, output, rtol=2.0**-11)
     assert clicks.min() < 0
 
 
@@ -249,10 +251,10 @@ def test_an_image_is_neither_changed_nor_needs_to_be_contiguous(name: str) -> No
     np.testing.assert_array_equal(METHODS[name](predictor_of(), window), expected)
 
 
-@pytest.mark.parametrize("name", [*MEASURES, "bald", "clicks"])
-def test_bfloat16_gives_nearly_the_same_float32_maps(name: str) -> None:
+@pytest.mark.parametrize("name", ["least_confidence", "margin", "bald", "clicks"])
+def test_bfloat16_gives_nearly_the_same_maps(name: str) -> None:
     image = image_of(64, 64)
     full, low = (METHODS[name](predictor_of(precision=kind), image) for kind in (torch.float32, torch.bfloat16))
-    assert low.dtype == np.float32
+    assert low.dtype == np.float16
     np.testing.assert_allclose(low, full, atol=0.1)
     assert (low != full).any()

@@ -42,6 +42,16 @@ def test_a_limit_gives_the_first_ones(scores: np.ndarray, window: int, limit: in
         assert part.tolist() == whole[:limit].tolist()
 
 
+@given(score_maps(), windows, st.sampled_from([-1.0, 0.0, 0.5, 2.0]))
+def test_none_is_below_the_least_score(scores: np.ndarray, window: int, least: float) -> None:
+    positions, values = suppress(scores, window)
+    kept = int((values >= least).sum())
+    assert [part.tolist() for part in suppress(scores, window, least=least)] == [
+        positions[:kept].tolist(),
+        values[:kept].tolist(),
+    ]
+
+
 @given(score_maps(), windows)
 def test_proposals_descend_overlap_none_and_leave_no_room(scores: np.ndarray, window: int) -> None:
     before = scores.copy()
