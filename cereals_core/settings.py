@@ -101,12 +101,14 @@ class Model(Section):
 
 
 class Training(Section):
-    """Training of both networks: Adam, one image a step, until the loss stops improving."""
+    """Training of both networks: Adam, a few images a step, until the loss stops improving."""
 
     learning_rate: float = Field(1e-4, gt=0)
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.99, 0.999)
     patience_epochs: int = Field(10, gt=0)
     """Stop when the epoch's loss has not improved for so many epochs."""
+    batch_images: int = Field(1, gt=0)
+    """Images a step; 1 is the paper's. They weigh alike, and those of one size go through the network together."""
     max_steps: int = Field(100_000, gt=0)
     """Stop at the latest at the end of the epoch in which so many steps are reached."""
     method: Literal["masking", "cropping"] = "masking"
@@ -196,7 +198,7 @@ class Stop(Section):
 
 
 class Compute(Section):
-    """How the work is done. All but `precision` may be changed between runs of a campaign."""
+    """How the work is done. All but `precision` and `batch_images` may be changed between runs of a campaign."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -206,6 +208,9 @@ class Compute(Section):
     CUDA devices, else "none"."""
     threads: int = Field(0, ge=0)
     """CPU threads for the networks; 0: as many as there are cores. Ledgers agree bit for bit at equal counts only."""
+    batch_images: int = Field(1, gt=0)
+    """Images that go through a network together when maps are made, if they are of one size. It pays on GPUs with small
+    images, not on CPUs, and changes the last bits of maps."""
     shard_images: int = Field(32, gt=0)
     """Images in a shard of maps, which is one Zarr chunk and one unit of resuming."""
 

@@ -1,4 +1,7 @@
-"""Training to convergence on partly labelled images: one image a step, unlabelled cells masked in the loss.
+"""Training to convergence on partly labelled images: a few images a step, unlabelled cells masked in the loss.
+
+A step's loss is the mean over its images of each image's own mean over its labelled cells: images weigh alike, however
+much of them is labelled. Images of one size go through the network as one tensor, others in turn, and gradients add up.
 
 By cropping, only those parts of an image are computed that its labelled cells depend on. Each crop adds its share to
 the gradient of the one step, so that loss and gradient are those of masking but for rounding: sums are taken in another
@@ -8,9 +11,10 @@ Everything random in an epoch comes from that epoch's own stream, so a run that 
 goes on to the same weights, bit for bit.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import islice
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -28,6 +32,8 @@ Sample = tuple[np.ndarray, np.ndarray]
 """Image uint8 (H, W, 3) and its target at stride 8: labels uint8, or clicks float32, NaN where nothing is labelled."""
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Mean over the labelled cells of a network's output and a target, each of one image or crop."""
+InOrder = Callable[[Iterable[int]], Iterable[Sample]]
+"""Gives the samples at these indices, in this order."""
 
 
 class DivergedError(CerealsError, ArithmeticError):
@@ -51,17 +57,28 @@ def _at_least_float32(output: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Epoch:
-    """One line of a training's history: the mean of the losses of its steps."""
+    """One line of a training's history: steps of the optimiser so far, and the mean of the losses of its images."""
 
     epoch: int
     steps: int
     loss: float
 
 
-class Trainer:
-    """Adam on one sample a step until the epoch's loss has not improved for `patience_epochs`; keeps the best weights.
+class Part(NamedTuple):
+    """What is computed by itself of one image of a step: a crop, or all of it."""
 
-    `rng(epoch)` gives the random stream of an epoch: order of samples and dropout masks.
+    image: np.ndarray
+    target: np.ndarray
+    """At stride 8, with the cells that count here alone."""
+    masks: list[Tensor]
+    share: float
+    """Weight of the part in the image's loss."""
+
+
+class Trainer:
+    """Adam until the epoch's loss has not improved for `patience_epochs`; keeps the best weights.
+
+    `rng(epoch)` gives the random stream of an epoch: order of samples, then the dropout masks, image by image.
     """
 
     def __init__(
@@ -74,6 +91,7 @@ class Trainer:
         precision: torch.dtype = torch.float32,
     ) -> None:
         self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.device = next(model.parameters()).device
         self.loss, self.settings, self.dropout, self.rng, self.precision = loss, settings, dropout, rng, precision
         self.optimiser = torch.optim.Adam(
             model.parameters(), lr=settings.learning_rate, betas=settings.betas, fused=True
@@ -95,13 +113,19 @@ class Trainer:
         waited = last.epoch - self.best.epoch
         return waited >= self.settings.patience_epochs or last.steps >= self.settings.max_steps
 
-    def run_epoch(self, samples: Sequence[Sample]) -> Epoch:
-        """Take one step on each sample, in random order, and record the epoch."""
+    def run_epoch(self, samples: Sequence[Sample], in_order: InOrder | None = None) -> Epoch:
+        """Take steps on all samples, in random order, and record the epoch.
+
+        `in_order` may know a faster way to the samples than one after the other. The last step of an epoch takes the
+        images that are left.
+        """
         number = len(self.history)
         rng = self.rng(number)
-        losses = [self._step(samples[index], rng) for index in rng.permutation(len(samples))]
+        order = rng.permutation(len(samples))
+        taken = map(samples.__getitem__, order) if in_order is None else in_order(order)
+        losses = [self._step(batch, rng) for batch in _batches(taken, self.settings.batch_images)]
         steps = len(losses) + (self.history[-1].steps if self.history else 0)
-        epoch = Epoch(number, steps, float(torch.stack(losses).double().mean()))
+        epoch = Epoch(number, steps, float(torch.cat(losses).double().mean()))
         if not np.isfinite(epoch.loss):
             raise DivergedError(f"the loss of epoch {number} is {epoch.loss}: lower training.learning_rate")
         self.history.append(epoch)
@@ -109,31 +133,49 @@ class Trainer:
             self.best_weights = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
         return epoch
 
-    def _step(self, sample: Sample, rng: np.random.Generator) -> Tensor:
+    def _step(self, batch: Sequence[Sample], rng: np.random.Generator) -> Tensor:
+        """Take one step of the optimiser; return the loss of each image."""
+        parts = [self._parts(sample, rng) for sample in batch]
+        losses: list[list[Tensor]] = [[] for _ in batch]
+        self.optimiser.zero_grad()
+        for places in _of_one_size(parts):
+            together = [parts[image][part] for image, part in places]
+            for (image, _), loss in zip(places, self._add_gradient(together, len(batch)), strict=True):
+                losses[image].append(loss)
+        self.optimiser.step()
+        return torch.stack([torch.stack(each).sum() for each in losses])
+
+    def _parts(self, sample: Sample, rng: np.random.Generator) -> list[Part]:
+        """What is computed of an image; draws its masks."""
         image, target = sample
         height, width = image.shape[:2]
-        device = next(self.model.parameters()).device
-        masks = draw_masks(rng, self.model.mask_shapes(height, width), self.dropout, device)
+        masks = draw_masks(rng, self.model.mask_shapes(height, width), self.dropout, self.device)
         context_px = self.model.context_px if self.settings.method == "cropping" else None
-        parts = crops(_labelled(target), height, width, context_px, self.model.crop_grid_px)
-        self.optimiser.zero_grad()
-        losses = [self._add_gradient(crop, sample, masks) for crop in parts]
-        self.optimiser.step()
-        return torch.stack(losses).sum()
+        found = crops(_labelled(target), height, width, context_px, self.model.crop_grid_px)
+        return [self._part(crop, sample, masks) for crop in found]
 
-    def _add_gradient(self, crop: Crop, sample: Sample, masks: list[Tensor]) -> Tensor:
-        """Add the gradient of a crop's share of the image's loss; return that share."""
+    def _part(self, crop: Crop, sample: Sample, masks: list[Tensor]) -> Part:
         image, target = sample
-        device = next(self.model.parameters()).device
-        images = torch.from_numpy(image[crop.box.slices])[None].to(device, non_blocking=True).permute(0, 3, 1, 2)
         counted = np.where(crop.cells, target[crop.box.cell_slices], _unlabelled(target))
-        targets = torch.from_numpy(counted)[None].to(device, non_blocking=True)
         rows, columns = crop.slices_at(self.model.mask_stride_px)
-        with torch.autocast(device.type, self.precision, enabled=self.precision != torch.float32):
-            output = self.model(images, [mask[..., rows, columns] for mask in masks])
-        loss = self.loss(output, targets) * crop.share
-        loss.backward()
-        return loss.detach()
+        return Part(image[crop.box.slices], counted, [mask[..., rows, columns] for mask in masks], crop.share)
+
+    def _add_gradient(self, parts: Sequence[Part], batch_images: int) -> list[Tensor]:
+        """Add the gradient of parts of one size to a step of so many images; return their shares of the losses."""
+        images = self._tensor([part.image for part in parts]).permute(0, 3, 1, 2)
+        targets = self._tensor([part.target for part in parts])
+        masks = [_joined(each) for each in zip(*(part.masks for part in parts), strict=True)]
+        with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
+            output = self.model(images, masks)
+        each_output = output.split(1) if len(parts) > 1 else [output]
+        pairs = zip(each_output, targets.split(1), parts, strict=True)
+        losses = [self.loss(output, target) * part.share for output, target, part in pairs]
+        torch.autograd.backward(losses, [torch.full_like(loss, 1 / batch_images) for loss in losses])
+        return [loss.detach() for loss in losses]
+
+    def _tensor(self, arrays: Sequence[np.ndarray]) -> Tensor:
+        """Arrays of one shape as one tensor where the network is."""
+        return _joined([torch.from_numpy(array)[None] for array in arrays]).to(self.device, non_blocking=True)
 
     def state(self) -> dict[str, Any]:
         """Everything needed to go on after this epoch, as tensors and plain values."""
@@ -160,3 +202,24 @@ def _labelled(target: np.ndarray) -> np.ndarray:
 def _unlabelled(target: np.ndarray) -> np.generic:
     """What a target of this kind holds where the loss counts nothing."""
     return np.uint8(VOID) if target.dtype == np.uint8 else np.float32(np.nan)
+
+
+def _batches(samples: Iterable[Sample], size: int) -> Iterator[list[Sample]]:
+    """So many samples at a time; the last batch may be smaller."""
+    remaining = iter(samples)
+    while batch := list(islice(remaining, size)):
+        yield batch
+
+
+def _of_one_size(parts: Sequence[Sequence[Part]]) -> Iterable[list[tuple[int, int]]]:
+    """Indices (image, part) of parts that go through the network together: of one size, and of different images."""
+    groups: dict[tuple[int, ...], list[tuple[int, int]]] = {}
+    for image, of_image in enumerate(parts):
+        for index, part in enumerate(of_image):
+            groups.setdefault((*part.image.shape, index), []).append((image, index))
+    return groups.values()
+
+
+def _joined(tensors: Sequence[Tensor]) -> Tensor:
+    """One tensor along the first axis; a single one is not copied."""
+    return torch.cat(list(tensors)) if len(tensors) > 1 else tensors[0]

@@ -12,7 +12,7 @@ import numpy as np
 
 from cereals_core.clicks import region_cost
 from cereals_core.cost_baselines import PREDICTORS, SAMPLES, clicks_per, edge_map, random_regions, region_edges
-from cereals_core.datasets import open_images, open_truth
+from cereals_core.datasets import open_truth
 from cereals_core.evaluation import cost_agreement
 from cereals_core.grid import Box
 from cereals_core.prediction import Predictor
@@ -20,6 +20,7 @@ from cereals_core.seeding import rng
 from cereals_core.settings import CampaignSettings
 from tasks import tables
 from tasks.device import precision_of, prepare_device
+from tasks.images import pool_images
 from tasks.labels import Ledger, box_of
 from tasks.layout import COST_AGREEMENT, COST_REGIONS
 from tasks.prefetch import prefetched
@@ -47,7 +48,7 @@ def evaluate_cost(work: Work, pool: Product, ledger: Product, answers: Product, 
     before, settings = Ledger(ledger), work.campaign.settings
     labelled = [_row(each) for each in _some_of(before, rng(settings.seed, "evaluate-cost", work.number))]
     queried = [_row(each) for each in Ledger(answers).table.to_pylist() if each["round"] == work.number]
-    _add_edges(work, [*labelled, *queried])
+    _add_edges(work, pool, [*labelled, *queried])
     per_pixel = clicks_per(before.clicks, before.pixels)
     per_edge = clicks_per(*(sum(each[column] for each in labelled) for column in ("true", "edges")))
     samples = dict(zip(SAMPLES, (queried, list(_random_sample(work, model))), strict=True))
@@ -75,12 +76,12 @@ def _some_of(ledger: Ledger, stream: np.random.Generator) -> list[Row]:
     return rows
 
 
-def _add_edges(work: Work, rows: Sequence[Row]) -> None:
+def _add_edges(work: Work, pool: Product, rows: Sequence[Row]) -> None:
     """Add their edges to regions of the pool; each image is read once."""
     by_image: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         by_image[row["image_id"]].append(row)
-    source = open_images(work.campaign.settings.data, "pool")
+    source = pool_images(work.campaign.settings.data, pool)
     with track(f"round {work.number} edges", len(by_image), "images") as advance:
         for image_id, edges in prefetched(lambda image_id: edge_map(source.image(image_id)), by_image):
             for row in by_image[image_id]:
@@ -98,7 +99,7 @@ def _random_sample(work: Work, model: Product) -> Iterator[Row]:
     with track(f"round {work.number} evaluate-cost", len(image_ids), "images") as advance:
         pairs = prefetched(lambda image_id: (dataset.image(image_id), dataset.truth(image_id)), image_ids)
         for image_id, (image, truth) in pairs:
-            predicted, edges = predictor.clicks(image), edge_map(image)
+            predicted, edges = predictor.clicks(image[None])[0].cpu().numpy(), edge_map(image)
             for box in _regions_drawn(settings, image_id, *image.shape[:2]):
                 yield {
                     "image_id": image_id,

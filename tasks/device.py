@@ -1,8 +1,11 @@
 """Where networks run: device, precision, threads."""
 
 import os
+from collections.abc import Iterable, Iterator
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from cereals_core.errors import SettingsError
 from cereals_core.settings import Compute
@@ -27,3 +30,27 @@ def cpu_threads(compute: Compute) -> int:
 def precision_of(compute: Compute) -> torch.dtype:
     """The number format of the networks' arithmetic."""
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[compute.precision]
+
+
+def fetched(made: Iterable[Tensor]) -> Iterator[np.ndarray]:
+    """Results of a device, in main memory; each comes over while the device is at work on the next one."""
+    waiting: tuple[Tensor, torch.cuda.Event | None] | None = None
+    for tensor in made:
+        started = tensor.to("cpu", non_blocking=True), _event() if tensor.is_cuda else None
+        if waiting is not None:
+            yield _arrived(*waiting)
+        waiting = started
+    if waiting is not None:
+        yield _arrived(*waiting)
+
+
+def _event() -> torch.cuda.Event:
+    event = torch.cuda.Event()
+    event.record()
+    return event
+
+
+def _arrived(tensor: Tensor, event: torch.cuda.Event | None) -> np.ndarray:
+    if event is not None:
+        event.synchronize()
+    return tensor.numpy()

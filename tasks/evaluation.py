@@ -27,7 +27,7 @@ def evaluate(work: Work, pool: Product, ledger: Product, model: Product) -> None
     with track(f"round {work.number} evaluate", len(dataset.image_ids), "images") as advance:
         pairs = prefetched(lambda image_id: (dataset.image(image_id), dataset.truth(image_id)), dataset.image_ids)
         for _, (image, truth) in pairs:
-            total += confusion(truth.labels, predictor.segmentation(image), len(class_names))
+            total += confusion(truth.labels, predictor.segmentation(image[None])[0].cpu().numpy(), len(class_names))
             advance()
     spent = Ledger(ledger)
     metrics = {

@@ -58,15 +58,16 @@ def parameter_bytes(network: Network) -> int:
     return sum(parameter.numel() for parameter in network.parameters()) * torch.float32.itemsize
 
 
-def training_bytes(network: Network, height: int, width: int) -> int:
-    """What a training holds at the peak of a step on one whole image: weights, gradients, moments, the best weights.
+def training_bytes(network: Network, height: int, width: int, images: int = 1) -> int:
+    """What a training holds at the peak of a step: weights, gradients, moments, the best weights.
 
-    `network` is an outline. In another format than float32 (autocast) weights and gradients are there twice.
+    The step is on so many whole images of one size. `network` is an outline. In another format than float32 (autocast)
+    weights and gradients are there twice.
     """
     weights = parameter_bytes(network)
     with LiveTensors() as tensors:
-        image, masks = _image(network, height, width)
-        output = network(image, masks)
+        batch, masks = _images(network, height, width, images)
+        output = network(batch, masks)
         functional.log_softmax(output.float(), dim=1).sum().backward()
     network.zero_grad()
     doubled = weights if next(network.parameters()).dtype != torch.float32 else 0
@@ -74,20 +75,21 @@ def training_bytes(network: Network, height: int, width: int) -> int:
     return round(max(step, best_changes))
 
 
-def prediction_bytes(network: Network, height: int, width: int, upsampled: bool = False) -> int:
-    """What a prediction holds at the peak of its pass over one image; `upsampled` to the image's size or not.
+def prediction_bytes(network: Network, height: int, width: int, images: int = 1, upsampled: bool = False) -> int:
+    """What a prediction holds at the peak of its pass over so many images; `upsampled` to the images' size or not.
 
     `network` is an outline.
     """
     with torch.no_grad(), LiveTensors() as tensors:
-        image, masks = _image(network, height, width)
-        output = network(image, masks).float()
+        batch, masks = _images(network, height, width, images)
+        output = network(batch, masks).float()
         if upsampled:
             functional.interpolate(output, scale_factor=STRIDE_PX, mode="bilinear").argmax(dim=1)
     return round(parameter_bytes(network) + KERNELS_SHARE * tensors.peak_bytes)
 
 
-def _image(network: Network, height: int, width: int) -> tuple[Tensor, list[Tensor]]:
-    image = torch.zeros((1, 3, height, width), dtype=torch.uint8, device="meta")
+def _images(network: Network, height: int, width: int, count: int) -> tuple[Tensor, list[Tensor]]:
+    images = torch.zeros((count, 3, height, width), dtype=torch.uint8, device="meta")
     precision = next(network.parameters()).dtype
-    return image, [torch.ones(each, dtype=precision, device="meta") for each in network.mask_shapes(height, width)]
+    shapes = [(count, *shape[1:]) for shape in network.mask_shapes(height, width)]
+    return images, [torch.ones(shape, dtype=precision, device="meta") for shape in shapes]

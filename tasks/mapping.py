@@ -6,15 +6,18 @@ info-map and cost-map see images and nothing else, and leave out those that are 
 serves the upper bound of a study, `acquisition.cost = "true"`, which is no strategy that anyone could use.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from cereals_core.clicks import click_map
-from cereals_core.datasets import open_images, open_truth
+from cereals_core.datasets import open_truth
 from cereals_core.datasets.base import Truth
 from cereals_core.errors import ProductError
 from cereals_core.grid import map_shape
@@ -22,7 +25,8 @@ from cereals_core.information import MEASURES, SAMPLED_MEASURES, quantise
 from cereals_core.models.base import Network
 from cereals_core.prediction import Predictor
 from cereals_core.seeding import rng
-from tasks.device import precision_of, prepare_device
+from tasks.device import fetched, precision_of, prepare_device
+from tasks.images import pool_images
 from tasks.labels import Ledger
 from tasks.layout import MAPS
 from tasks.maps import MapStore, Pool, PoolImage, Shard
@@ -47,16 +51,26 @@ class Asked:
 
 Reader = Callable[[str], Any]
 """What an image's map is made from, by the image's id; called ahead, in threads."""
-Mapper = Callable[[str, Any], np.ndarray]
-"""The map of an image, from its id and what was read."""
+Mapper = Callable[[Sequence[str], Sequence[Any]], Tensor]
+"""Maps of a batch of images of one size, from their ids and what was read: float16 (B, rows, columns), anywhere."""
 Opener = Callable[[Work, Inputs], tuple[Reader, Mapper]]
 """Opens data and network on the worker that needs them."""
+SHARDS_A_CALL = 4
+"""Shards that a worker gets at a time, so that it can read the next one's images while it computes."""
 
 
 @stage(
     "info-map",
     version=2,
-    depends_on=("seed", "data", "model", "acquisition.information", "acquisition.dropout_samples", "compute.precision"),
+    depends_on=(
+        "seed",
+        "data",
+        "model",
+        "acquisition.information",
+        "acquisition.dropout_samples",
+        "compute.precision",
+        "compute.batch_images",
+    ),
     gpu=True,
     where="shards",
 )
@@ -69,17 +83,26 @@ def _information(work: Work, inputs: Inputs) -> tuple[Reader, Mapper]:
     settings, wanted = work.campaign.settings, work.campaign.settings.acquisition
     predictor = _predictor(work, load_model(settings, len(inputs["pool"].facts["class_names"]), inputs["model"]))
 
-    def of_one_pass(image_id: str, image: np.ndarray) -> np.ndarray:
-        return predictor.information(image, MEASURES[wanted.information])
+    def of_one_pass(image_ids: Sequence[str], images: Sequence[np.ndarray]) -> Tensor:
+        return predictor.information(np.stack(images), MEASURES[wanted.information])
 
-    def of_samples(image_id: str, image: np.ndarray) -> np.ndarray:
-        measure, masks = SAMPLED_MEASURES[wanted.information], rng(settings.seed, "info-map", work.number, image_id)
-        return predictor.sampled_information(image, measure, wanted.dropout_samples, settings.model.dropout, masks)
+    def of_samples(image_ids: Sequence[str], images: Sequence[np.ndarray]) -> Tensor:
+        measure = SAMPLED_MEASURES[wanted.information]
+        streams = [rng(settings.seed, "info-map", work.number, image_id) for image_id in image_ids]
+        return predictor.sampled_information(
+            np.stack(images), measure, wanted.dropout_samples, settings.model.dropout, streams
+        )
 
-    return open_images(settings.data, "pool").image, of_samples if wanted.needs_dropout else of_one_pass
+    return pool_images(settings.data, inputs["pool"]).image, of_samples if wanted.needs_dropout else of_one_pass
 
 
-@stage("cost-map", version=2, depends_on=("data", "model", "compute.precision"), gpu=True, where="shards")
+@stage(
+    "cost-map",
+    version=2,
+    depends_on=("data", "model", "compute.precision", "compute.batch_images"),
+    gpu=True,
+    where="shards",
+)
 def cost_map(work: Work, pool: Product, ledger: Product, model: Product) -> None:
     """Predicted clicks in every cell of the pool."""
     _map_images(work, _clicks, {"pool": pool, "ledger": ledger, "model": model})
@@ -87,7 +110,8 @@ def cost_map(work: Work, pool: Product, ledger: Product, model: Product) -> None
 
 def _clicks(work: Work, inputs: Inputs) -> tuple[Reader, Mapper]:
     predictor = _predictor(work, load_cost_model(work.campaign.settings, inputs["model"]))
-    return open_images(work.campaign.settings.data, "pool").image, lambda image_id, image: predictor.clicks(image)
+    source = pool_images(work.campaign.settings.data, inputs["pool"])
+    return source.image, lambda image_ids, images: predictor.clicks(np.stack(images))
 
 
 @stage("true-cost-map", version=2, depends_on=("data",), where="shards")
@@ -101,8 +125,8 @@ def true_cost_map(work: Work, pool: Product) -> None:
 
 
 def _true_clicks(work: Work, inputs: Inputs) -> tuple[Reader, Mapper]:
-    def of_truth(image_id: str, truth: Truth) -> np.ndarray:
-        return quantise(click_map(truth.clicks, truth.labels.shape))
+    def of_truth(image_ids: Sequence[str], truths: Sequence[Truth]) -> Tensor:
+        return torch.from_numpy(np.stack([quantise(click_map(each.clicks, each.labels.shape)) for each in truths]))
 
     return open_truth(work.campaign.settings.data, "pool").truth, of_truth
 
@@ -127,7 +151,8 @@ def _write_maps(work: Work, opener: Opener, inputs: Inputs, pool: Pool, is_wante
     missing = [each for each in asked if not _is_there(store, each)]
     images, to_do = (sum(len(each.image_ids) for each in some) for some in (asked, missing))
     with track(_where(work), images, "images", images - to_do) as advance:
-        for count in work.each(partial(_write_shard, opener, work, inputs), missing):
+        calls = [missing[start : start + SHARDS_A_CALL] for start in range(0, len(missing), SHARDS_A_CALL)]
+        for count in work.each(partial(_write_shards, opener, work, inputs), calls):
             for _ in range(count):
                 advance()
     work.facts.update(images=images)
@@ -138,27 +163,49 @@ def _where(work: Work) -> str:
     return name if work.round_number is None else f"round {work.number} {name}"
 
 
-def _write_shard(opener: Opener, work: Work, inputs: Inputs, asked: Asked) -> int:
-    """Write a shard's maps; returns how many of them are still to be counted."""
-    read, map_of = kept((opener.__name__, work.folder), lambda: opener(work, inputs))
-    maps, counted = {}, 0
-    for image_id, item in prefetched(read, asked.image_ids):
-        maps[image_id] = map_of(image_id, item)
-        counted += advance_here()
-    store = MapStore(work.folder / MAPS)
-    store.write(asked.shard, _stack(asked.shard, maps))
+def _write_shards(opener: Opener, work: Work, inputs: Inputs, asked: Sequence[Asked]) -> int:
+    """Write the maps of some shards; returns how many of them are still to be counted."""
+    read, maps_of = kept((opener.__name__, work.folder), lambda: opener(work, inputs))
+    store, uncounted = MapStore(work.folder / MAPS), 0
+    found = _maps(read, maps_of, asked, work.campaign.settings.compute.batch_images)
+    for each in asked:
+        maps = {}
+        for image_id, cells in islice(found, len(each.image_ids)):
+            maps[image_id] = cells
+            uncounted += not advance_here()
+        store.write(each.shard, _stack(each.shard, maps))
+        _refuse_unusable(store, each)
+    return uncounted
+
+
+def _maps(read: Reader, maps_of: Mapper, asked: Sequence[Asked], size: int) -> Iterator[tuple[str, np.ndarray]]:
+    """The maps of all images of these shards, in batches of so many, while the next images are read."""
+    items = prefetched(read, chain.from_iterable(each.image_ids for each in asked))
+    batches = [each.image_ids[start : start + size] for each in asked for start in range(0, len(each.image_ids), size)]
+    made = (maps_of(*_padded(batch, [item for _, item in islice(items, len(batch))], size)) for batch in batches)
+    for batch, maps in zip(batches, fetched(made), strict=True):
+        yield from zip(batch, maps, strict=False)
+
+
+def _padded(image_ids: Sequence[str], items: Sequence[Any], size: int) -> tuple[Sequence[str], Sequence[Any]]:
+    """A batch of the full size, the last image repeated: on the size depend the last bits of all its maps."""
+    missing = size - len(items)
+    return [*image_ids, *[image_ids[-1]] * missing], [*items, *[items[-1]] * missing]
+
+
+def _stack(shard: Shard, maps: dict[str, np.ndarray]) -> np.ndarray:
+    absent = np.full(map_shape(shard.height, shard.width), np.nan, np.float16)
+    return np.stack([maps.get(image.image_id, absent) for image in shard.images])
+
+
+def _refuse_unusable(store: MapStore, asked: Asked) -> None:
+    """ProductError for maps that are not finite in every cell."""
     unusable = _not_finite(store, asked)
     if unusable:
         raise ProductError(
             f"{store.folder}: maps of {unusable[:3]} ({len(unusable)} images) are not finite: "
             "the network has diverged; lower training.learning_rate"
         )
-    return len(maps) - counted
-
-
-def _stack(shard: Shard, maps: dict[str, np.ndarray]) -> np.ndarray:
-    absent = np.full(map_shape(shard.height, shard.width), np.nan, np.float16)
-    return np.stack([maps.get(image.image_id, absent) for image in shard.images])
 
 
 def _is_there(store: MapStore, asked: Asked) -> bool:

@@ -23,27 +23,27 @@ from cereals_core.settings import CampaignSettings, SyntheticData
 from tasks.device import cpu_threads, precision_of
 from tasks.footprint import outline, parameter_bytes, prediction_bytes, training_bytes
 from tasks.history import finished_rounds
+from tasks.images import kept_at_most_bytes
 from tasks.layout import Campaign
 from tasks.memory import available_bytes, resident_bytes
 from tasks.outlook import Outlook, Size
 from tasks.prefetch import AHEAD
 from tasks.products import Product
 from tasks.start import open_pool
-from tasks.training import IMAGES_KEPT_BYTES
 
 LIBRARIES_BYTES = 40 << 20
 """What the process still loads: kernels, and code that is compiled when they are first called."""
-IMAGES_READ = AHEAD + 3
-"""Images in memory at a time where they are read ahead: those waiting, those being decoded, and the one in hand."""
-SCORING_BYTES_A_CELL = 44
-"""What fusing a shard holds for each cell: five float64 arrays and a float32 one at most."""
+IMAGES_READ = AHEAD + 2
+"""Images in memory at a time where they are read ahead: those waiting or being decoded, and those in hand."""
+SCORING_BYTES_A_CELL = 8
+"""What scoring a shard holds for each cell: two float16 maps, and the bytes that they are read from."""
 EVALUATION_BYTES_A_PIXEL = 32
 """What comparing one segmentation with its truth holds for each pixel: four int64 arrays at most."""
 ANSWER_BYTES_A_PIXEL = 0.5
 """Answers on disk for each pixel labelled: labels (0.1 as PNG of small windows) and clicks (up to 0.3) at most."""
 ANSWER_HELD_BYTES_A_PIXEL = 2
 """The same in memory, with the labels decoded."""
-PROPOSAL_BYTES, LEDGER_ROW_BYTES, PAGE_BYTES = 24, 100, 1_000_000
+PROPOSAL_BYTES, LEDGER_ROW_BYTES, PAGE_BYTES = 40, 100, 1_000_000
 """A row of proposals, a row of the ledger, and a round's page with its pictures."""
 
 
@@ -85,7 +85,9 @@ def project(settings: CampaignSettings, sizes: Sequence[Size], classes: int, fin
 class _Projection:
     def __init__(self, settings: CampaignSettings, outlook: Outlook, classes: int, finished: int) -> None:
         self.settings, self.outlook, self.classes, self.finished = settings, outlook, classes, finished
-        self.process_bytes = resident_bytes() + LIBRARIES_BYTES
+        pool_bytes = 3 * outlook.pixels
+        self.pool_is_kept = pool_bytes <= kept_at_most_bytes()
+        self.process_bytes = resident_bytes() + LIBRARIES_BYTES + self.pool_is_kept * pool_bytes
 
     @property
     def stages(self) -> list[str]:
@@ -118,13 +120,14 @@ class _Projection:
 
     def tensors(self) -> dict[str, Callable[[], float]]:
         """Bytes of tensors, where networks run."""
-        largest = self.outlook.largest
+        largest, labelled = self.outlook.largest, self.outlook.touched_images(self.settings.stop.rounds)
+        batch_images = min(self.settings.training.batch_images, labelled)
         return {
-            "train-seg": lambda: training_bytes(self.segmentation, *largest),
-            "train-cost": lambda: training_bytes(self.cost_model, *largest),
+            "train-seg": lambda: training_bytes(self.segmentation, *largest, batch_images),
+            "train-cost": lambda: training_bytes(self.cost_model, *largest, batch_images),
             "evaluate": lambda: prediction_bytes(self.segmentation, *largest, upsampled=True),
-            "info-map": lambda: prediction_bytes(self.segmentation, *largest),
-            "cost-map": lambda: prediction_bytes(self.cost_model, *largest),
+            "info-map": lambda: prediction_bytes(self.segmentation, *largest, self.settings.compute.batch_images),
+            "cost-map": lambda: prediction_bytes(self.cost_model, *largest, self.settings.compute.batch_images),
             "evaluate-cost": lambda: prediction_bytes(self.cost_model, *largest),
         }
 
@@ -132,29 +135,32 @@ class _Projection:
         """Bytes of arrays in main memory: images, maps, answers."""
         image, cells = prod(self.outlook.largest), self.outlook.shard_cells
         images, truths = IMAGES_READ * 3 * image, IMAGES_READ * 2 * image
+        mapped = 3 * image * (IMAGES_READ + 2 * self.settings.compute.batch_images) + 8 * cells
         compared = images + truths + EVALUATION_BYTES_A_PIXEL * image
         scored = SCORING_BYTES_A_CELL * cpu_threads(self.settings.compute) * cells
         return {
             "seed-set": lambda: truths + ANSWER_HELD_BYTES_A_PIXEL * self.outlook.seed_px,
-            "true-cost-map": lambda: truths + 16 * cells,
+            "true-cost-map": lambda: truths + 8 * cells,
             "train-seg": lambda: self._samples_bytes(target_bytes=1),
             "train-cost": lambda: self._samples_bytes(target_bytes=4) + parameter_bytes(self.segmentation),
             "evaluate": lambda: compared,
-            "info-map": lambda: images + 16 * cells,
-            "cost-map": lambda: images + 16 * cells,
+            "info-map": lambda: mapped,
+            "cost-map": lambda: mapped,
             "region-fusion": lambda: scored,
             "nms": lambda: scored,
-            "oracle-query": lambda: truths + 8 * cells + ANSWER_HELD_BYTES_A_PIXEL * self.outlook.asked_px(1),
+            "oracle-query": lambda: truths + ANSWER_HELD_BYTES_A_PIXEL * self.outlook.asked_px(1),
             "evaluate-cost": lambda: compared,
             "report": lambda: 24 * image,
         }
 
     def _samples_bytes(self, target_bytes: int) -> float:
-        """Images that the last training keeps decoded, or all answers before that; and the targets."""
+        """Images that the last training keeps decoded or reads ahead, or all answers before that; and the targets."""
         outlook, rounds = self.outlook, self.settings.stop.rounds
         labelled_px = outlook.touched_images(rounds) * outlook.mean_px
+        in_hand = 3 * (IMAGES_READ + self.settings.training.batch_images - 1) * prod(outlook.largest)
+        kept = 0 if self.pool_is_kept else min(kept_at_most_bytes() + in_hand, 3 * labelled_px)
         answers = ANSWER_HELD_BYTES_A_PIXEL * min(outlook.seed_px + outlook.asked_px(rounds), outlook.pixels)
-        return max(min(IMAGES_KEPT_BYTES, 3 * labelled_px), answers) + target_bytes * labelled_px / STRIDE_PX**2
+        return max(kept, answers) + target_bytes * labelled_px / STRIDE_PX**2
 
     def disk(self) -> dict[str, Callable[[], float]]:
         """Bytes on disk that a stage leaves in all rounds to come; the last of them asks nothing."""
@@ -166,7 +172,6 @@ class _Projection:
             "train-cost": lambda: asking * parameter_bytes(self.cost_model),
             "info-map": lambda: asking * outlook.map_bytes,
             "cost-map": lambda: asking * outlook.map_bytes,
-            "region-fusion": lambda: asking * outlook.score_bytes,
             "nms": lambda: asking * PROPOSAL_BYTES * outlook.most_proposals,
             "oracle-query": lambda: self._ledger_bytes(asking) + ANSWER_BYTES_A_PIXEL * outlook.asked_px(asking),
             "report": lambda: (asking + 1) * PAGE_BYTES,
@@ -237,13 +242,15 @@ def disk_bytes(needs: Sequence[StageNeed]) -> int:
 
 
 def _remedy(settings: CampaignSettings, stage: str) -> str:
-    wanted, model = settings.acquisition, settings.model
+    wanted, model, batch_images = settings.acquisition, settings.model, settings.training.batch_images
     if stage in ("region-fusion", "nms"):
         return f"lower compute.shard_images = {settings.compute.shard_images} or compute.threads"
     if stage == "seed-set":
         return f"lower acquisition.seed_images = {wanted.seed_images}"
     if stage == "oracle-query":
         return f"lower acquisition.images_per_round = {wanted.images_per_round:g}, or clicks_per_round"
+    if stage.startswith("train-") and batch_images > 1:
+        return f"lower training.batch_images = {batch_images}"
     is_fcn8s = model.name == "fcn8s" or stage in ("train-cost", "cost-map", "evaluate-cost")
     lighter = f"lower model.width = {model.width:g}" if is_fcn8s else f'take a smaller model.name than "{model.name}"'
     return f"{lighter}, or lower {_smaller(settings)}"

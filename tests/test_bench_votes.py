@@ -29,7 +29,8 @@ def by_whole_passes(predictor: Predictor, image: np.ndarray) -> np.ndarray:
 
 
 def by_one_trunk(predictor: Predictor, image: np.ndarray) -> np.ndarray:
-    return predictor.sampled_information(image, vote_entropy, SAMPLES, DROPOUT, rng(0, "votes"))
+    streams = [rng(0, "votes")]
+    return predictor.sampled_information(image[None], vote_entropy, SAMPLES, DROPOUT, streams)[0].cpu().numpy()
 
 
 def timed(
@@ -50,7 +51,7 @@ def test_one_trunk_pass_gives_the_votes_of_whole_passes_sooner(capsys: pytest.Ca
     rows = []
     for height, width in ((512, 1024), (1024, 2048)):
         image = rng(0, "image", height).integers(0, 256, (height, width, 3), np.uint8)
-        predictor.information(image, lambda logits: logits[:, 0])  # the first pass is slower than all others
+        predictor.information(image[None], lambda logits: logits[:, 0])  # the first pass is slower than all others
         (votes, fast_s), (expected, slow_s) = (timed(way, predictor, image) for way in (by_one_trunk, by_whole_passes))
         np.testing.assert_array_equal(votes, expected)
         assert (votes > 0).any()

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import small_settings
+from one_image import OneByOne
 
 from cereals_core.clicks import region_cost
 from cereals_core.datasets import open_truth
@@ -78,7 +79,7 @@ def evaluated(
     """Run the stage for one round; the campaign, and the rows of regions and of agreement."""
     campaign = Campaign(settings.path, settings)
     inputs = {
-        "pool": Product(tmp_path, "pool", "", "pool", 0.0, 0),
+        "pool": Product(tmp_path, "pool", "", "pool", 0.0, 0, facts={"pixels": 10 * 60 * 100}),
         "ledger": written(tmp_path / f"before-{number}", ledger_rows(settings, before)),
         "answers": written(tmp_path / f"after-{number}", ledger_rows(settings, [*before, *asked])),
         "model": cost_model(settings, tmp_path / f"model-{number}"),
@@ -121,7 +122,7 @@ def test_random_regions_are_windows_of_the_evaluation_split(small: CampaignSetti
     _, regions, _ = evaluated(small, tmp_path, 0, SEED, ROUND_0)
     rows, dataset = of_sample(regions, "random"), open_truth(small.data, "eval")
     assert [row["image_id"] for row in rows] == [image_id for image_id in dataset.image_ids for _ in range(4)]
-    predictor = Predictor(load_cost_model(small, Product(tmp_path / "model-0", "", "", "", 0.0, 0)))
+    predictor = OneByOne(Predictor(load_cost_model(small, Product(tmp_path / "model-0", "", "", "", 0.0, 0))))
     for row in rows:
         y, x, height, width = box = box_of(row)
         assert (height, width) == (24, 24)
@@ -162,7 +163,7 @@ def test_whole_images_are_compared_as_they_are(tmp_path: Path) -> None:
     assert {box_of(row) for row in regions} == {WHOLE}
     assert [len(of_sample(regions, sample)) for sample in ("queried", "random")] == [2, 3]
     dataset = open_truth(settings.data, "eval")
-    predictor = Predictor(load_cost_model(settings, Product(tmp_path / "model-0", "", "", "", 0.0, 0)))
+    predictor = OneByOne(Predictor(load_cost_model(settings, Product(tmp_path / "model-0", "", "", "", 0.0, 0))))
     for row in of_sample(regions, "random"):  # cells that the image's edge cuts count as they do in a query
         cells = predictor.clicks(dataset.image(row["image_id"]))
         assert cells.shape == (8, 13)

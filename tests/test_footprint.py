@@ -65,6 +65,16 @@ def test_a_step_of_one_layer_keeps_its_input_and_its_output() -> None:
     assert training_bytes(network, HEIGHT, WIDTH) == training_bytes(network, HEIGHT, WIDTH)
 
 
+def test_a_step_on_a_batch_keeps_them_for_each_image() -> None:
+    network = outline(OneLayer)
+    batches = [training_bytes(network, HEIGHT, WIDTH, images) for images in (1, 2, 5)]
+    assert batches[2] - batches[1] == pytest.approx(3 * (batches[1] - batches[0]), abs=10)
+    assert batches[1] - batches[0] == pytest.approx(KERNELS_SHARE * (3 + 3 * 4 + 3 * 2 * 4) * PIXELS, abs=10)
+    deep = outline(lambda: build_cost_network(Model(width=0.25)))
+    four, eight = (training_bytes(deep, 256, 512, images) - 4 * parameter_bytes(deep) for images in (4, 8))
+    assert eight / four == pytest.approx(2, rel=0.1)
+
+
 def test_the_best_weights_are_there_twice_while_they_change() -> None:
     network = outline(lambda: build_cost_network(Model(width=0.5)))
     assert training_bytes(network, 32, 32) == 6 * parameter_bytes(network)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from one_image import OneByOne
 from strategies import FEW
 from torch import Tensor
 from torchvision_there import segmentation
@@ -252,7 +253,7 @@ def test_frozen_statistics_stay_while_weights_learn(name: str) -> None:
 def test_predictors_take_these_networks() -> None:
     image = images(41, 59)[0].permute(1, 2, 0).numpy()
     for name in MOBILE:
-        predictor = Predictor(network(name))
+        predictor = OneByOne(Predictor(network(name)))
         assert predictor.information(image, MEASURES["entropy"]).shape == (6, 8)
         assert predictor.segmentation(image).shape == (41, 59)
 

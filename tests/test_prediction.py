@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from one_image import OneByOne
 from strategies import FEW
 
 from cereals_core.grid import map_shape
@@ -20,28 +21,28 @@ from cereals_core.seeding import rng
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 CLASSES, SAMPLES = 3, 6
-Method = Callable[[Predictor, np.ndarray], np.ndarray]
+Method = Callable[[OneByOne, np.ndarray], np.ndarray]
 
 
-def sampled(predictor: Predictor, image: np.ndarray, measure: SampledMeasure) -> np.ndarray:
+def sampled(predictor: OneByOne, image: np.ndarray, measure: SampledMeasure) -> np.ndarray:
     return predictor.sampled_information(image, measure, SAMPLES, 0.5, rng(0, "votes"))
 
 
 METHODS: dict[str, Method] = {
-    **{name: partial(Predictor.information, measure=measure) for name, measure in MEASURES.items()},
+    **{name: partial(OneByOne.information, measure=measure) for name, measure in MEASURES.items()},
     **{name: partial(sampled, measure=measure) for name, measure in SAMPLED_MEASURES.items()},
-    "clicks": Predictor.clicks,
-    "segmentation": Predictor.segmentation,
+    "clicks": OneByOne.clicks,
+    "segmentation": OneByOne.segmentation,
 }
 
 
-def predictor_of(outputs: int = CLASSES, precision: torch.dtype = torch.float32) -> Predictor:
+def predictor_of(outputs: int = CLASSES, precision: torch.dtype = torch.float32) -> OneByOne:
     """A network with random weights whose skips are faint, so that dropout changes votes everywhere."""
     model = FCN8s(outputs, 0.02)
     model.initialise(torch.Generator().manual_seed(0))
     for skip in (model.score_pool4, model.score_pool3):
         skip.weight.data *= 0.03
-    return Predictor(model, precision)
+    return OneByOne(Predictor(model, precision))
 
 
 def image_of(height: int, width: int, number: int = 0) -> np.ndarray:
@@ -53,13 +54,13 @@ def pixels(image: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(image)[None].permute(0, 3, 1, 2)
 
 
-def constant_network(*logits: float) -> Predictor:
+def constant_network(*logits: float) -> OneByOne:
     """A network that gives every cell of every image these logits, by the bias of its last skip."""
     model = FCN8s(len(logits), 0.02)
     for parameter in model.parameters():
         parameter.data.zero_()
     model.load_state_dict({"score_pool3.bias": torch.tensor(logits).float()}, strict=False)
-    return Predictor(model)
+    return OneByOne(Predictor(model))
 
 
 def test_a_network_of_constant_logits() -> None:
@@ -153,7 +154,7 @@ class Pointwise(Network):
 @pytest.mark.parametrize("name", SAMPLED_MEASURES)
 def test_any_network_will_do_and_its_trunk_is_computed_once(name: str) -> None:
     model, image = Pointwise(), image_of(61, 75)
-    fast = METHODS[name](Predictor(model), image)
+    fast = METHODS[name](OneByOne(Predictor(model)), image)
     assert (model.trunks, model.heads) == (1, SAMPLES)
     with torch.inference_mode():
         whole = SAMPLED_MEASURES[name](whole_passes(model, image, 0.5))[0].numpy()
@@ -194,7 +195,7 @@ def test_clicks_are_the_output_in_half_precision() -> None:
     assert clicks.min() < 0
 
 
-def network_of(logits: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> Predictor:
+def network_of(logits: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> OneByOne:
     """A network that answers any image with these logits (C, h, w)."""
     predictor = predictor_of(len(logits))
     monkeypatch.setattr(predictor.model, "forward", lambda _: torch.from_numpy(logits)[None].float())
@@ -258,3 +259,31 @@ def test_bfloat16_gives_nearly_the_same_maps(name: str) -> None:
     assert low.dtype == np.float16
     np.testing.assert_allclose(low, full, atol=0.1)
     assert (low != full).any()
+
+
+def test_a_batch_gives_what_its_images_give() -> None:
+    """In their last bits results depend on the size of the batch, and on nothing else of it."""
+    predictor = predictor_of().predictor
+    images = np.stack([image_of(40, 64, number) for number in range(3)])
+    methods: dict[str, Callable[[np.ndarray, list[int]], torch.Tensor]] = {
+        **{
+            name: lambda some, _, measure=measure: predictor.information(some, measure)
+            for name, measure in MEASURES.items()
+        },
+        **{
+            name: lambda some, numbers, measure=measure: predictor.sampled_information(
+                some, measure, SAMPLES, 0.5, [rng(number, "votes") for number in numbers]
+            )
+            for name, measure in SAMPLED_MEASURES.items()
+        },
+        "clicks": lambda some, _: predictor.clicks(some),
+        "segmentation": lambda some, _: predictor.segmentation(some),
+    }
+    for name, method in methods.items():
+        together = method(images, [0, 1, 2])
+        turned = method(images[[2, 0, 1]], [2, 0, 1])
+        assert torch.equal(turned[[1, 2, 0]], together), name
+        alone = torch.cat([method(images[[number]], [number]) for number in range(3)])
+        if name not in ("vote_entropy", "segmentation"):
+            torch.testing.assert_close(together, alone, rtol=2**-9, atol=1e-5)
+        assert (together != alone).double().mean() < 0.05, name

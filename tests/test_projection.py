@@ -5,15 +5,15 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from conftest import small_settings
 
 from cereals_core.errors import ResourcesError
 from cereals_core.models.build import build_network
 from cereals_core.settings import CampaignSettings, Model
-from tasks import projection
+from tasks import images, projection
 from tasks.footprint import outline, parameter_bytes, prediction_bytes, training_bytes
 from tasks.history import product_of
 from tasks.layout import Campaign
+from tasks.outlook import Outlook
 from tasks.projection import Room, StageNeed, project, refuse_unaffordable, shortages
 
 SIZES = [(60, 100)] * 10
@@ -26,8 +26,7 @@ def needs_of(settings: CampaignSettings, finished: int = 0) -> dict[str, StageNe
 
 def test_the_disk_of_ten_small_images_in_two_rounds(small: CampaignSettings) -> None:
     needs = needs_of(small)
-    assert needs["info-map"].disk_bytes == needs["cost-map"].disk_bytes == 2 * 10 * (8 * 13) * 4
-    assert needs["region-fusion"].disk_bytes == 2 * 10 * (5 * 10) * 4  # 7 x 12 whole cells, windows of 3 x 3
+    assert needs["info-map"].disk_bytes == needs["cost-map"].disk_bytes == 2 * 10 * (8 * 13) * 2
     weights = parameter_bytes(outline(partial(build_network, small.model, 5)))
     assert needs["train-seg"].disk_bytes == 3 * weights
     assert needs["train-seg"].passing_bytes == 2 * 4 * weights
@@ -35,11 +34,6 @@ def test_the_disk_of_ten_small_images_in_two_rounds(small: CampaignSettings) -> 
 
 def test_rounds_that_are_finished_take_nothing_more(small: CampaignSettings) -> None:
     assert needs_of(small, finished=2)["info-map"].disk_bytes == 0
-
-
-def test_a_query_of_whole_images_has_one_candidate_an_image(tmp_path: Path) -> None:
-    settings = small_settings(tmp_path, strategy="entropy-images", information="entropy")
-    assert needs_of(settings)["region-fusion"].disk_bytes == 2 * 10 * 4
 
 
 def test_what_a_real_campaign_left_is_within_the_projection(finished: CampaignSettings) -> None:
@@ -60,6 +54,33 @@ def test_memory_grows_with_the_image_and_training_takes_most() -> None:
     assert parameter_bytes(network) == sum(4 * parameter.numel() for parameter in network.parameters())
     assert 1.3 < large / small < 4.2
     assert large > prediction_bytes(network, 256, 512) > parameter_bytes(network)
+
+
+def test_batches_take_the_memory_of_the_images_that_a_round_can_have(small: CampaignSettings) -> None:
+    def needed(batch_images: int) -> int:
+        training = small.training.model_copy(update={"batch_images": batch_images})
+        return needs_of(small.model_copy(update={"training": training}))["train-seg"].memory_bytes
+
+    few = small.model_copy(update={"stop": small.stop.model_copy(update={"rounds": 0})})
+    assert Outlook(few, SIZES).touched_images(0) == 2
+    one, two, ten, hundred = (needed(count) for count in (1, 2, 10, 100))
+    assert one < two < ten
+    assert ten == pytest.approx(hundred, rel=1e-3)
+
+
+def test_images_that_are_kept_are_projected_as_they_are_kept(
+    small: CampaignSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def needed(there: float) -> int:
+        monkeypatch.setattr(images, "available_bytes", lambda: there)
+        needs = project(small, [(600, 1000)] * 10, classes=5)
+        return next(need for need in needs if need.stage == "train-seg").memory_bytes
+
+    monkeypatch.setattr(projection, "IMAGES_READ", 0)
+    monkeypatch.setattr(projection, "resident_bytes", lambda: 0)
+    ten_images = 10 * 3 * 600 * 1000
+    half, all_of_them, more = (needed(share * ten_images / images.KEPT_SHARE) for share in (0.5, 1, 100))
+    assert more == all_of_them >= half + ten_images / 2
 
 
 @pytest.mark.parametrize(
@@ -93,30 +114,32 @@ def test_a_campaign_that_does_not_fit_is_refused(finished: CampaignSettings, mon
 
 
 STEPS = """
-import numpy as np, torch
+import sys, numpy as np, torch
 from cereals_core.models.build import build_network
 from cereals_core.settings import Model, Training
 from cereals_core.training import Trainer, segmentation_loss
 from tasks.memory import peak_bytes, reset_peak
 
-def steps(height, width):
+def steps(height, width, images):
     network = build_network(Model(width=0.125), 19)
     network.initialise(torch.Generator().manual_seed(0))
-    trainer = Trainer(network, segmentation_loss, Training(max_steps=2), 0.5, np.random.default_rng)
+    trainer = Trainer(network, segmentation_loss, Training(batch_images=images), 0.5, np.random.default_rng)
     image, target = np.zeros((height, width, 3), np.uint8), np.zeros((height // 8, width // 8), np.uint8)
-    trainer.run_epoch([(image, target)] * 2)
+    trainer.run_epoch([(image, target)] * 2 * images)
 
 torch.set_num_threads(1)
-steps(64, 64)  # the libraries themselves take some 100 MB
+steps(64, 64, 1)  # the libraries themselves take some 100 MB
 reset_peak()
 before = peak_bytes()
-steps(512, 1024)
+steps(*map(int, sys.argv[1:]))
 print(peak_bytes() - before)
 """
 
 
-def test_the_peak_of_a_training_step_is_about_what_was_projected() -> None:
+@pytest.mark.parametrize("step", [(512, 1024, 1), pytest.param((192, 384, 4), marks=pytest.mark.system)])
+def test_the_peak_of_a_training_step_is_about_what_was_projected(step: tuple[int, int, int]) -> None:
     """In a process of its own, where no memory that was freed before is taken again."""
-    done = subprocess.run([sys.executable, "-c", STEPS], capture_output=True, text=True, check=True)
-    projected = training_bytes(outline(partial(build_network, Model(width=0.125), 19)), 512, 1024)
+    command = [sys.executable, "-c", STEPS, *map(str, step)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    projected = training_bytes(outline(partial(build_network, Model(width=0.125), 19)), *step)
     assert 0.8 < projected / int(done.stdout) < 1.5

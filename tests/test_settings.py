@@ -82,7 +82,7 @@ def test_all_mistakes_come_at_once_with_key_value_and_what_is_allowed() -> None:
     assert "  model.width = 2: Input should be less than or equal to 1" in found
     assert "  name = 'Street View': String should match pattern" in found
     assert "  rounds: no such key; allowed here: acquisition, compute, data, folder, model, name, seed" in found
-    assert "  training.patience: no such key; allowed here: betas, learning_rate, " in found
+    assert "  training.patience: no such key; allowed here: batch_images, betas, learning_rate, " in found
 
 
 def test_an_unknown_key_of_the_data_is_shown_beside_those_of_its_format() -> None:

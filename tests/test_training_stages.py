@@ -14,7 +14,7 @@ from cereals_core.models.fcn8s import FCN8s
 from cereals_core.models.torchvision_models import TorchvisionNetwork
 from cereals_core.seeding import rng
 from cereals_core.settings import CampaignSettings, Model
-from cereals_core.training import Epoch, Sample, Trainer
+from cereals_core.training import Epoch, InOrder, Sample, Trainer
 from tasks import progress, training
 from tasks.layout import WEIGHTS, Campaign
 from tasks.oracle import seed_set
@@ -163,9 +163,9 @@ def test_a_training_stopped_after_its_first_epoch_goes_on_to_the_same_weights(
     epochs_run: list[int] = []
 
     class Counting(Trainer):
-        def run_epoch(self, samples: Sequence[Sample]) -> Epoch:
+        def run_epoch(self, samples: Sequence[Sample], in_order: InOrder | None = None) -> Epoch:
             epochs_run.append(len(self.history))
-            return super().run_epoch(samples)
+            return super().run_epoch(samples, in_order)
 
     monkeypatch.setattr(training, "CHECKPOINT_EVERY_S", -1.0)
     monkeypatch.setattr(training, "Trainer", Counting)
@@ -184,3 +184,17 @@ def test_a_training_stopped_after_its_first_epoch_goes_on_to_the_same_weights(
         ends.append(torch.load(product_of(train_seg, campaign, 0, **inputs) / WEIGHTS, weights_only=True))
     assert epochs_run == [0, 1, 0, 1]
     torch.testing.assert_close(*ends, rtol=0, atol=0)
+
+
+def test_a_training_in_batches_counts_steps_of_the_optimiser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two images in batches of two are one step an epoch, so three steps are three epochs."""
+    totals: list[int] = []
+
+    def remember(what: str, total: int, *given: Any, **named: Any) -> Any:
+        totals.append(total)
+        return progress.track(what, total, *given, **named)
+
+    monkeypatch.setattr(training, "track", remember)
+    campaign = campaign_with(tmp_path, {"batch_images": 2, "max_steps": 3}, width=0.03)
+    facts = product_of(train_seg, campaign, 0, **started(campaign)).facts
+    assert (facts["images"], facts["epochs"], facts["steps"], totals) == (2, 3, 3, [3])
