@@ -49,6 +49,19 @@ def run(files: CampaignFiles) -> None:
 
 
 @app.command()
+def plan(file: CampaignFile) -> None:
+    """Tell time, memory and disk of what is left of a campaign, and write nothing; exits with 1 if something lacks."""
+    prepare_environment()
+    from cereals_core.report.plan import plan_text
+    from deployments.plan import plan
+
+    facts = plan(file)
+    typer.echo(plan_text(facts))
+    if facts.shortages:
+        raise typer.Exit(1)
+
+
+@app.command()
 def study(file: StudyFile) -> None:
     """Run strategies x seeds against each other, with a full-label reference, or go on with it; writes a report."""
     from cereals_core.settings_files import read_study

@@ -1,0 +1,152 @@
+"""`cereals plan`: what a campaign will take of time, memory and disk, before anything runs; nothing is written."""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+
+from cereals_core.datasets import open_images
+from cereals_core.location import is_on_disk
+from cereals_core.report.plan import PlanFacts, StagePlan
+from cereals_core.report.wording import plural
+from cereals_core.settings import CampaignSettings
+from cereals_core.settings_files import read_settings
+from tasks import tables
+from tasks.device import cpu_threads
+from tasks.history import finished_rounds, has_ended
+from tasks.layout import Campaign
+from tasks.maps import Pool, group_name
+from tasks.metrics import made_products
+from tasks.outlook import Outlook, Size
+from tasks.planning import UNITS, Pace, StageTime, Workload, advice, recorded_rates, times, to_come
+from tasks.products import Product, find_product
+from tasks.projection import Room, StageNeed, disk_bytes, project, room_for, shortages, uses_cuda
+from tasks.rates import look_at_images, measure
+from tasks.start import open_campaign, open_pool, refuse_impossible
+
+BUSY = 0.5
+"""Load of a core before anything is measured, from which on measured times depend on what others do."""
+
+
+def plan(file: Path) -> PlanFacts:
+    """The plan of a campaign file: all that is left of its campaign, by what was recorded or else is measured now."""
+    return _Plan(open_campaign(read_settings(file))).facts()
+
+
+class _Plan:
+    def __init__(self, campaign: Campaign) -> None:
+        self.load = os.getloadavg()[0]
+        self.campaign, self.settings, self.here = campaign, campaign.settings, _here(campaign.settings)
+        self.finished = len(finished_rounds(campaign))
+        self.left = to_come(campaign, self.finished)
+        pool = find_product(campaign.stage("pool", None))
+        self.known = _sizes_in(campaign, pool) if pool else None
+        self.images = look_at_images(self.settings, self.known)
+        refuse_impossible(self.settings, _pool_of(self.images.sizes, self.settings.compute.shard_images))
+        self.classes = len(open_images(self.settings.data, "pool").class_names)
+        eval_images = len(open_images(self.settings.data, "eval").image_ids)
+        self.workload = Workload(Outlook(self.settings, self.images.sizes), eval_images)
+        self.needs = {each.stage: each for each in self._project()}
+        self.room, self.on_device = room_for(campaign), uses_cuda(self.here)
+
+    def _project(self) -> list[StageNeed]:
+        return project(self.here, self.images.sizes, self.classes, self.finished)
+
+    def facts(self) -> PlanFacts:
+        """Everything that is said."""
+        found = {each.stage: each for each in self._times()}
+        needs, room = list(self.needs.values()), self.room
+        return PlanFacts(
+            title=f"{self.settings.name}, in {self.campaign.folder}: {self._rounds()}",
+            notes=list(self._notes()),
+            stages=[self._stage(name, found.get(name)) for name in self.left],
+            disk_bytes=disk_bytes(needs),
+            there_bytes=(room.memory_bytes, room.device_bytes, room.disk_bytes),
+            shortages=list(shortages(self.settings, needs, room)),
+            advice=advice(self.settings, list(found.values()), self.on_device),
+        )
+
+    def _times(self) -> list[StageTime]:
+        """Nothing is measured that is recorded, and nothing at all where a stage would not fit into memory."""
+        recorded = recorded_rates(made_products(self.campaign), self.workload)
+        stages, pace = [name for name in self.left if name not in recorded], None
+        if stages and _fits(self.needs.values(), room_for(replace(self.campaign, settings=self.here))):
+            rates = measure(self.here, self.campaign.folder, self.workload, self.images, stages)
+            pace = Pace(self.workload, rates)
+        left_bytes = {name: need.disk_bytes for name, need in self.needs.items()}
+        return times(self.left, self.workload, pace, recorded, left_bytes)
+
+    def _stage(self, name: str, found: StageTime | None) -> StagePlan:
+        counts, need = [self.workload.units(name, number) for number in self.left[name]], self.needs.get(name)
+        return StagePlan(
+            stage=name,
+            units=sum(counts) / len(counts),
+            unit=UNITS.get(name, "image"),
+            round_s=found.round_s if found else None,
+            total_s=found.total_s if found else None,
+            is_recorded=found is not None and found.is_recorded,
+            memory_bytes=need.memory_bytes if need else None,
+            device_bytes=need.device_bytes if need else None,
+            disk_bytes=need.disk_bytes if need else None,
+        )
+
+    def _rounds(self) -> str:
+        asking = max(self.settings.stop.rounds - self.finished, 0)
+        if has_ended(self.campaign):
+            return "it has ended" + (f"; if [stop] lets it go on, {plural(asking, 'round')} to come" if asking else "")
+        return f"{plural(asking, 'round')} of queries to come, and a last training" if self.left else "nothing to come"
+
+    def _notes(self) -> Iterator[str]:
+        """What the figures rest on, a sentence each."""
+        outlook, settings, images = self.workload.outlook, self.settings, self.images
+        height, width = outlook.largest
+        at_most = " at most" if len(outlook.counts) > 1 else ""
+        drawn = "" if images.are_known else f"; sizes of {len(images.read):,} of them, drawn at random"
+        evaluated = plural(self.workload.eval_images, "image")
+        yield f"{plural(outlook.images, 'image')} of {height} x {width} px{at_most}{drawn}; {evaluated} for evaluation"
+        yield f"networks on {'CUDA' if self.on_device else plural(cpu_threads(settings.compute), 'CPU thread')}"
+        cores = len(os.sched_getaffinity(0))
+        if self.load > BUSY * cores:
+            yield f"others use this machine (load {self.load:.1f}, {plural(cores, 'core')}): times are as it is now"
+        if not is_on_disk(self.campaign.folder):
+            yield "the object store was not tried: what goes there takes its time beside this"
+        if "://" in settings.compute.cluster:
+            yield f"the workers of {settings.compute.cluster} cannot be measured from here: times are this machine's"
+        yield (
+            f"at most: trainings may converge before training.max_steps = {settings.training.max_steps:,}, "
+            f"and the campaign may end before stop.rounds = {settings.stop.rounds}"
+        )
+
+
+def _here(settings: CampaignSettings) -> CampaignSettings:
+    """The same on this machine, if the settings name workers of other hosts."""
+    if "://" not in settings.compute.cluster:
+        return settings
+    compute = settings.compute.model_copy(update={"cluster": "none", "device": "auto"})
+    return settings.model_copy(update={"compute": compute})
+
+
+def _sizes_in(campaign: Campaign, pool: Product) -> dict[str, Size]:
+    return {image.image_id: (image.height, image.width) for image in open_pool(campaign, pool).images}
+
+
+def _pool_of(sizes: Sequence[Size], shard_images: int) -> Pool:
+    columns = {
+        "image_id": [str(index) for index in range(len(sizes))],
+        "height": [height for height, _ in sizes],
+        "width": [width for _, width in sizes],
+        "group": [group_name(*size) for size in sizes],
+        "row": range(len(sizes)),
+    }
+    return Pool(pa.table(columns).cast(tables.POOL), shard_images)
+
+
+def _fits(needs: Iterable[StageNeed], room: Room) -> bool:
+    """Whether memory will do, in which one step of each network is about to be taken."""
+    return all(
+        (room.memory_bytes is None or need.memory_bytes <= room.memory_bytes)
+        and (room.device_bytes is None or need.device_bytes <= room.device_bytes)
+        for need in needs
+    )
