@@ -9,10 +9,12 @@ from torch import Tensor
 
 from cereals_core.errors import SettingsError
 from cereals_core.settings import Compute
+from tasks.memory import keep_freed_memory
 
 
 def prepare_device(compute: Compute) -> torch.device:
     """The device the settings ask for, with CPU threads and reproducible kernels set."""
+    keep_freed_memory()
     torch.set_num_threads(cpu_threads(compute))
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False

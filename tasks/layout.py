@@ -5,6 +5,7 @@ from pathlib import Path
 
 from cereals_core.settings import CampaignSettings
 from cereals_core.study_settings import StudySettings
+from tasks.storage import names_in
 
 SETTINGS = "settings.json"
 LOCK = "lock"
@@ -83,7 +84,12 @@ class Campaign(Place):
 
     def rounds(self) -> list[int]:
         """Numbers of the rounds that have a folder, ascending."""
-        return sorted(int(path.name) for path in (self.folder / "rounds").glob("[0-9]*") if path.name.isdigit())
+        return sorted(int(name) for name in names_in(self.folder / "rounds") if name.isdigit())
+
+    @property
+    def parents(self) -> list[Path]:
+        """Folders that its products lie in."""
+        return [self.folder, *map(self.round, self.rounds())]
 
     @property
     def round_stages(self) -> list[str]:
@@ -109,6 +115,11 @@ class Study(Place):
     def shared(self) -> Path:
         """Products that several campaigns have in common, by fingerprint."""
         return self.folder / "shared"
+
+    @property
+    def parents(self) -> list[Path]:
+        """Folders that its products lie in."""
+        return [self.shared]
 
     @property
     def results_file(self) -> Path:

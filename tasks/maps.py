@@ -1,12 +1,10 @@
 """Maps on disk: one Zarr array for each size of image, one chunk for each shard of images."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import dask
 import numpy as np
 import pyarrow as pa
 import zarr
@@ -19,9 +17,8 @@ from cereals_core.grid import map_shape
 from cereals_core.location import is_on_disk, options_of
 from cereals_core.settings import Acquisition
 
-Result = TypeVar("Result")
-SHARDS_A_WAVE = 8
-"""Shards in flight for each thread; a wave's results are handed on before the next one starts: memory stays flat."""
+SHARDS_A_BATCH = 8
+"""Shards that are handed to a worker at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,15 +171,6 @@ def _is_array(folder: Path, shape: tuple[int, ...], chunks: tuple[int, ...]) -> 
     return found.shape == shape and found.chunks == chunks
 
 
-def batches(shards: Sequence[Shard], threads: int) -> list[Sequence[Shard]]:
-    """Shards as they are handed to a worker at a time, for its threads to spread."""
-    size = threads * SHARDS_A_WAVE
-    return [shards[start : start + size] for start in range(0, len(shards), size)]
-
-
-def spread(function: Callable[[Shard], Result], shards: Sequence[Shard], threads: int) -> Iterator[Result]:
-    """Call `function` on every shard with Dask's threads, and yield the results in the order of the shards."""
-    for wave in batches(shards, threads):
-        # As a partial: Dask would look through every image of a shard given as an argument.
-        calls = [dask.delayed(partial(function, shard), pure=False)() for shard in wave]
-        yield from dask.compute(*calls, scheduler="threads", num_workers=threads)
+def batches(shards: Sequence[Shard]) -> list[Sequence[Shard]]:
+    """Shards as they are handed to a worker at a time."""
+    return [shards[start : start + SHARDS_A_BATCH] for start in range(0, len(shards), SHARDS_A_BATCH)]

@@ -1,12 +1,27 @@
 """The process's memory: its peak, stage by stage, what it holds now, and how far it may grow."""
 
+import ctypes
 import resource
 from pathlib import Path
 
 import psutil
 from distributed.system import memory_limit
 
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+"""Names of options in malloc.h."""
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep what is freed for what comes next (glibc; elsewhere nothing happens).
+
+    The tensors of every step are as large as those of the step before. To hand them back to the system in between and
+    get them again, empty, took a tenth of a training's time on a CPU.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        for option in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD):
+            mallopt(option, 1 << 30)
 
 
 def reset_peak() -> None:

@@ -3,15 +3,28 @@
 import hashlib
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, cast
 
 from cereals_core.errors import ProductError
 from cereals_core.location import is_on_disk
-from tasks.storage import UNFINISHED, move_in_place, remove, sizes_below, sync, write_atomically
+from tasks.storage import (
+    LINKED,
+    STALE,
+    UNFINISHED,
+    Files,
+    files_below,
+    make_folder,
+    move_in_place,
+    read_whole,
+    remove,
+    remove_file,
+    sync,
+    write_atomically,
+)
 
 MANIFEST = "manifest.json"
 PRUNED = "pruned"
@@ -62,25 +75,30 @@ def find_product(folder: Path, recipe: Recipe | None = None, hashed: bool = True
     Manifests that are unreadable or not as they were written, missing files, other sizes and other hashes all make it
     invalid. Not `hashed`: only the sizes of files are compared.
     """
-    found = _read_manifest(folder)
-    if found is None or (recipe is not None and found[0].fingerprint != recipe.fingerprint):
+    try:
+        there = files_below(folder)
+        found = _read_manifest(folder, there)
+        if found is None or (recipe is not None and found[0].fingerprint != recipe.fingerprint):
+            return None
+        product, files = found
+        whole = product.total_bytes <= HASHED_ON_OPEN_BYTES and is_on_disk(folder)
+        hashed_bytes = (product.total_bytes if whole else SMALL_FILE_BYTES) if hashed else -1
+        return product if _are_intact(folder, files, there, hashed_bytes) else None
+    except OSError:
         return None
-    product, files = found
-    whole = product.total_bytes <= HASHED_ON_OPEN_BYTES and is_on_disk(folder)
-    hashed_bytes = (product.total_bytes if whole else SMALL_FILE_BYTES) if hashed else -1
-    return product if _are_intact(folder, files, hashed_bytes) else None
 
 
 def recorded(folder: Path) -> Product | None:
     """What the manifest in `folder` tells of its product, for who wants facts alone: the files are not looked at."""
-    found = _read_manifest(folder)
+    there = {MANIFEST: (0, "")} if is_on_disk(folder) else files_below(folder)
+    found = _read_manifest(folder, there)
     return found[0] if found else None
 
 
-def _read_manifest(folder: Path) -> tuple[Product, Mapping[str, Sequence[Any]]] | None:
+def _read_manifest(folder: Path, there: Files) -> tuple[Product, Mapping[str, Sequence[Any]]] | None:
     """The product, and size and hash of each of its files; None without a manifest that is as it was written."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
+        manifest = json.loads(read_whole(folder / MANIFEST, there[MANIFEST][1]))
         checksum = manifest.pop("checksum")
         product = Product(
             folder=folder,
@@ -97,23 +115,14 @@ def _read_manifest(folder: Path) -> tuple[Product, Mapping[str, Sequence[Any]]] 
         return None
 
 
-def _are_intact(folder: Path, files: Mapping[str, Sequence[Any]], hashed_bytes: int) -> bool:
-    """Whether the files have their sizes, and those up to so many bytes their hashes."""
-    try:
-        found = _sizes_of(folder, files)
-        return all(
-            found.get(name) == size and (size > hashed_bytes or _sha256(folder / name) == sha256)
-            for name, (size, sha256) in files.items()
-        )
-    except OSError:
-        return False
-
-
-def _sizes_of(folder: Path, names: Iterable[str]) -> dict[str, int]:
-    """Sizes of these files; OSError if one is missing on a disk."""
-    if is_on_disk(folder):
-        return {name: (folder / name).stat().st_size for name in names}
-    return sizes_below(folder)
+def _are_intact(folder: Path, files: Mapping[str, Sequence[Any]], there: Files, hashed_bytes: int) -> bool:
+    """Whether the files that are there have their sizes, and those up to so many bytes their hashes."""
+    return all(
+        name in there
+        and there[name][0] == size
+        and (size > hashed_bytes or _sha256(folder / name, *there[name]) == sha256)
+        for name, (size, sha256) in files.items()
+    )
 
 
 @contextmanager
@@ -123,11 +132,9 @@ def making(folder: Path, recipe: Recipe) -> Iterator[tuple[Path, dict[str, Any]]
     The working folder is a sibling named after the recipe. It stays when the block fails or the process dies, so that
     the next attempt at the same recipe finds what is there; those of other recipes are removed.
     """
-    work = work_folder(folder, recipe)
-    for other in folder.parent.glob(f".{folder.name}.*"):
-        if other != work:
-            remove(other)
-    work.mkdir(parents=True, exist_ok=True)
+    work = work_folder(folder, recipe.fingerprint)
+    clear_attempts(folder, work)
+    make_folder(work)
     facts: dict[str, Any] = {}
     started = time.monotonic()
     yield work, facts
@@ -135,17 +142,37 @@ def making(folder: Path, recipe: Recipe) -> Iterator[tuple[Path, dict[str, Any]]
     put_in_place(folder, work)
 
 
-def work_folder(folder: Path, recipe: Recipe) -> Path:
+def clear_attempts(folder: Path, kept: Path | None = None) -> None:
+    """Remove what attempts at a product have left beside it, but for one folder."""
+    for attempt in folder.parent.glob(f".{folder.name}.*"):
+        if attempt != kept:
+            remove(attempt)
+
+
+def clear_dead(parent: Path) -> None:
+    """Remove what the dead left beside products and nothing goes on from; no other process may write there."""
+    for folder in parent.glob(".*.*"):
+        if folder.suffix in (STALE, LINKED) or _is_done(folder):
+            remove(folder)
+
+
+def _is_done(work: Path) -> bool:
+    """Whether the product of a working folder is in its place, of the same recipe."""
+    product = find_product(work.parent / work.stem.removeprefix("."), hashed=False)
+    return product is not None and work == work_folder(product.folder, product.fingerprint)
+
+
+def work_folder(folder: Path, fingerprint: str) -> Path:
     """Where a product of this recipe is made before it gets its place."""
-    return folder.parent / f".{folder.name}.{recipe.fingerprint[:16]}"
+    return folder.parent / f".{folder.name}.{fingerprint[:16]}"
 
 
 def _write_manifest(work: Path, recipe: Recipe, facts: dict[str, Any], elapsed_s: float) -> None:
-    (work / MANIFEST).unlink(missing_ok=True)
-    for leftover in (*work.rglob("*.partial"), *work.rglob(UNFINISHED)):
-        leftover.unlink()
-    sizes = sizes_below(work)
-    files = {name: [sizes[name], _sha256(work / name)] for name in sorted(sizes)}
+    there = files_below(work)
+    for leftover in [name for name in there if _is_left(PurePath(name))]:
+        remove_file(work / leftover)
+        del there[leftover]
+    files = {name: [there[name][0], _sha256(work / name, *there[name])] for name in sorted(there)}
     manifest = {
         "recipe": asdict(recipe),
         "fingerprint": recipe.fingerprint,
@@ -159,6 +186,11 @@ def _write_manifest(work: Path, recipe: Recipe, facts: dict[str, Any], elapsed_s
         sync(work / name)
     manifest["checksum"] = _digest(manifest)
     write_atomically(work / MANIFEST, json.dumps(manifest, indent=1).encode())
+
+
+def _is_left(file: PurePath) -> bool:
+    """Whether this name below a working folder is what an earlier attempt left, and no file of the product."""
+    return file == PurePath(MANIFEST) or file.match("*.partial") or file.match(UNFINISHED)
 
 
 def put_in_place(folder: Path, work: Path) -> None:
@@ -187,6 +219,8 @@ def _digest(table: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()
 
 
-def _sha256(file: Path) -> str:
+def _sha256(file: Path, size: int, version: str) -> str:
+    if 0 < size <= SMALL_FILE_BYTES:
+        return hashlib.sha256(read_whole(file, version)).hexdigest()
     with file.open("rb") as stream:
         return hashlib.file_digest(cast(Any, stream), "sha256").hexdigest()

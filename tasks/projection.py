@@ -20,7 +20,7 @@ from cereals_core.models.base import Network
 from cereals_core.models.build import build_cost_network, build_network
 from cereals_core.report.wording import plural, size
 from cereals_core.settings import CampaignSettings, SyntheticData
-from tasks.device import cpu_threads, precision_of
+from tasks.device import precision_of
 from tasks.footprint import outline, parameter_bytes, prediction_bytes, training_bytes
 from tasks.history import finished_rounds
 from tasks.images import kept_at_most_bytes
@@ -137,7 +137,7 @@ class _Projection:
         images, truths = IMAGES_READ * 3 * image, IMAGES_READ * 2 * image
         mapped = 3 * image * (IMAGES_READ + 2 * self.settings.compute.batch_images) + 8 * cells
         compared = images + truths + EVALUATION_BYTES_A_PIXEL * image
-        scored = SCORING_BYTES_A_CELL * cpu_threads(self.settings.compute) * cells
+        scored = SCORING_BYTES_A_CELL * cells
         return {
             "seed-set": lambda: truths + ANSWER_HELD_BYTES_A_PIXEL * self.outlook.seed_px,
             "true-cost-map": lambda: truths + 8 * cells,

@@ -9,7 +9,6 @@ from typing import Any
 from cereals_core.errors import SettingsError
 from cereals_core.grid import Box
 from cereals_core.settings import Acquisition
-from tasks.device import cpu_threads
 from tasks.history import ledger_before, maps_of, product_of
 from tasks.labels import Ledger, box_of
 from tasks.layout import QUERIES, Campaign
@@ -107,7 +106,6 @@ def replay(campaign: Campaign, number: int, wanted: Sequence[Variant]) -> Iterat
     asked = read_table(product_of(campaign, "oracle-query", number) / QUERIES, QUERIES_SCHEMA).to_pylist()
     pool = open_pool(campaign, product_of(campaign, "pool", None))
     ledger, maps = Ledger(ledger_before(campaign, number)), maps_of(campaign, number)
-    threads = cpu_threads(settings.compute)
     scales: dict[int, Scales] = {}
     for variant in wanted:
         started = time.monotonic()
@@ -115,8 +113,8 @@ def replay(campaign: Campaign, number: int, wanted: Sequence[Variant]) -> Iterat
             raise SettingsError(f"round {number} has no cost map, which {variant.name} needs; replay fusion none")
         scoring = Scoring(variant.wanted, pool, ledger, maps, settings.seed, number)
         if variant.wanted.window_px not in scales:
-            scales[variant.wanted.window_px] = scoring.scales(pool.shards(), threads)
-        proposals = scoring.all_proposals(scales[variant.wanted.window_px], threads)
+            scales[variant.wanted.window_px] = scoring.scales(pool.shards())
+        proposals = scoring.all_proposals(scales[variant.wanted.window_px])
         queries = best_queries(variant.wanted, pool, proposals)
         yield Reselection(variant, queries, asked, time.monotonic() - started)
 

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial, reduce
 from pathlib import Path
@@ -20,7 +20,7 @@ from cereals_core.suppression import suppress
 from tasks import tables
 from tasks.labels import Ledger
 from tasks.layout import MAPS
-from tasks.maps import MapStore, Pool, PoolImage, Shard, spread
+from tasks.maps import MapStore, Pool, PoolImage, Shard
 from tasks.products import Product
 from tasks.storage import write_atomically
 
@@ -139,9 +139,9 @@ class Scoring:
         self.reach = Reach(self.budget.most_queries)
         self.maps = {name: MapStore(product / MAPS) for name, product in maps.items() if product is not None}
 
-    def scales(self, shards: Sequence[Shard], threads: int) -> Scales:
+    def scales(self, shards: Iterable[Shard]) -> Scales:
         """The scales of these shards."""
-        return self.merged(spread(self._scales, shards, threads))
+        return self.merged(map(self._scales, shards))
 
     def merged(self, found: Iterable[Scales]) -> Scales:
         """The scales of all these."""
@@ -206,9 +206,9 @@ class Scoring:
         }
         return pa.Table.from_pydict(columns, schema=tables.PROPOSALS)
 
-    def all_proposals(self, scales: Scales, threads: int) -> pa.Table:
+    def all_proposals(self, scales: Scales) -> pa.Table:
         """Proposals of the pool, from maps to suppression at once."""
-        return self.within_reach(spread(partial(self.proposals, scales), self.pool.shards(), threads))
+        return self.within_reach(map(partial(self.proposals, scales), self.pool.shards()))
 
     def within_reach(self, found: Iterable[pa.Table]) -> pa.Table:
         """The best of all proposals found, in the order they are found, as many as a round may ask for.

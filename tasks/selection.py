@@ -1,4 +1,4 @@
-"""region-fusion and nms: from maps to proposals, a shard at a time with Dask's threads; no network, no truth."""
+"""region-fusion and nms: from maps to proposals, shard by shard on all cores; no network, no truth."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -7,10 +7,9 @@ from typing import TypeVar
 import pyarrow as pa
 
 from tasks import tables
-from tasks.device import cpu_threads
 from tasks.labels import Ledger
 from tasks.layout import PROPOSALS, SCALES
-from tasks.maps import Shard, batches, spread
+from tasks.maps import Shard, batches
 from tasks.products import Product
 from tasks.progress import track
 from tasks.scoring import Scales, Scoring
@@ -61,7 +60,7 @@ def region_fusion(
 
 def _scales(work: Work, inputs: Inputs, shards: Sequence[Shard]) -> Scales:
     """Scales of these shards."""
-    return _scoring(work, inputs).scales(shards, cpu_threads(work.campaign.settings.compute))
+    return _scoring(work, inputs).scales(shards)
 
 
 @stage(
@@ -96,14 +95,13 @@ def nms(
 
 def _propose(work: Work, inputs: Inputs, scales: Scales, shards: Sequence[Shard]) -> pa.Table:
     """Proposals of these shards."""
-    propose = partial(_scoring(work, inputs).proposals, scales)
-    return pa.concat_tables(spread(propose, shards, cpu_threads(work.campaign.settings.compute)))
+    return pa.concat_tables(map(partial(_scoring(work, inputs).proposals, scales), shards))
 
 
 def _in_batches(work: Work, scoring: Scoring, function: Callable[[Sequence[Shard]], Found]) -> Iterator[Found]:
     """Call `function` on batches of the pool's shards, wherever stages run, and yield what it finds."""
     shards = scoring.pool.shards()
-    to_do = batches(shards, cpu_threads(work.campaign.settings.compute))
+    to_do = batches(shards)
     name = work.folder.name.split(".")[1]
     with track(f"round {work.number} {name}", len(shards), "shards") as advance:
         for some, found in zip(to_do, work.each(function, to_do), strict=True):

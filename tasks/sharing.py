@@ -6,8 +6,8 @@ import threading
 from pathlib import Path
 
 from cereals_core.location import is_on_disk
-from tasks.products import MANIFEST, Product, Recipe, find_product, put_in_place
-from tasks.storage import copy_sealed, remove
+from tasks.products import MANIFEST, Product, Recipe, clear_attempts, find_product, put_in_place
+from tasks.storage import LINKED, copy_sealed, remove
 
 
 def lend(product: Product, shared: Path) -> None:
@@ -22,6 +22,7 @@ def borrow(folder: Path, recipe: Recipe, shared: Path) -> Product | None:
     lent = find_product(shared / recipe.fingerprint, recipe)
     if lent is None:
         return None
+    clear_attempts(folder)
     _link(lent.folder, folder)
     return find_product(folder, recipe)
 
@@ -29,10 +30,9 @@ def borrow(folder: Path, recipe: Recipe, shared: Path) -> Product | None:
 def _link(source: Path, folder: Path) -> None:
     """Make `folder` of links to the files of `source`, which nothing changes once they are committed."""
     if not is_on_disk(folder):
-        remove(folder)
         copy_sealed(source, folder, MANIFEST)
         return
-    work = folder.parent / f".{folder.name}.{os.getpid()}-{threading.get_ident()}.linked"
+    work = folder.parent / f".{folder.name}.{os.getpid()}-{threading.get_ident()}{LINKED}"
     shutil.rmtree(work, ignore_errors=True)
     shutil.copytree(source, work, copy_function=_link_or_copy)
     try:

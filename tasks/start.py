@@ -19,10 +19,10 @@ from tasks.device import cpu_threads
 from tasks.layout import POOL, Campaign, Study
 from tasks.lock import locked
 from tasks.maps import Pool, group_name
-from tasks.products import Product
+from tasks.products import Product, clear_dead
 from tasks.progress import track
 from tasks.stage import Work, stage
-from tasks.storage import UNFINISHED, telling_of_storage, write_atomically
+from tasks.storage import UNFINISHED, make_folder, refuse_unreachable, telling_of_storage, write_atomically
 
 _REMOVE = "remove it: what was made from the settings that are given now is kept"
 SPLITS: tuple[Literal["pool"], Literal["eval"]] = ("pool", "eval")
@@ -32,6 +32,7 @@ def open_campaign(settings: CampaignSettings, shared: Path | None = None) -> Cam
     """A reference to the campaign in its folder; other settings than it was started with are refused."""
     network_outline(settings.model)  # says at once if torchvision is needed and missing
     campaign = Campaign(settings.path, settings, shared)
+    refuse_unreachable(campaign.folder)
     if campaign.settings_file.exists():
         changes = changes_between(_started_with(campaign.settings_file), settings)
         if changes:
@@ -60,13 +61,15 @@ def writing(place: Campaign | Study) -> Iterator[None]:
     with telling_of_storage(place.folder), _locked(place):
         for leftover in place.folder.glob(UNFINISHED):
             leftover.unlink()
+        for parent in place.parents:
+            clear_dead(parent)
         write_atomically(place.settings_file, place.settings.model_dump_json(indent=1).encode())
         yield
 
 
 @contextmanager
 def _locked(place: Campaign | Study) -> Iterator[None]:
-    place.folder.mkdir(parents=True, exist_ok=True)
+    make_folder(place.folder)
     with locked(place.lock_file):
         yield
 

@@ -14,10 +14,14 @@ from typing import IO, Any, cast
 from cereals_core.errors import CerealsError, SettingsError, StorageError
 from cereals_core.location import is_on_disk
 
+STALE, LINKED = ".stale", ".linked"
+"""Ends of the names of folders that are about to go, or that are made of links."""
 UNFINISHED = ".*.new"
 """Pattern of files that a writer was about to put in place."""
 ANSWERS_WITHIN_S = 10.0
 """An object store that lets nobody in within this time is not there."""
+Files = dict[str, tuple[int, str]]
+"""Size in bytes and version of files, by their names."""
 
 
 @contextmanager
@@ -52,20 +56,15 @@ def write_atomically(file: Path, content: bytes) -> None:
 
 
 def read_whole(file: Path, version: str = "") -> bytes:
-    """Content of a small file; what an object store holds as `version` of it is read once a process."""
+    """Content of a file; a small one of an object store, not empty, is read once a process for every `version`."""
     if is_on_disk(file):
         return file.read_bytes()
-    return _read_version(file, version) if version else _read_object(file)
-
-
-def _read_object(file: Path) -> bytes:
-    content: bytes = _store(file).cat_file(str(file))
-    return content
+    return _read_version(file, version) if version else _store(file).cat_file(str(file))
 
 
 @lru_cache(maxsize=2048)
 def _read_version(file: Path, version: str) -> bytes:
-    return _read_object(file)
+    return _store(file).cat_file(str(file), start=0)  # without, s3fs asks for the size first
 
 
 def is_full(error: object) -> bool:
@@ -99,7 +98,7 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def files_below(folder: Path) -> dict[str, tuple[int, str]]:
+def files_below(folder: Path) -> Files:
     """Size in bytes and version of every file below a folder, by its name relative to that; nothing if it is missing.
 
     In an object store, where this is one request, another content is another version. On a disk it is "", which says
@@ -154,11 +153,11 @@ def move_in_place(folder: Path, work: Path, seal: str) -> None:
     On a disk a rename does it. An object store has none: there the old seal goes first, and the new one comes last.
     """
     if not is_on_disk(folder):
-        copy_sealed(work, folder, seal)
-        remove(work, seal)
+        names = copy_sealed(work, folder, seal)
+        _store(work).rm([str(work / name) for name in names])
         return
     if folder.exists():
-        stale = folder.parent / f".{folder.name}.stale"
+        stale = folder.parent / f".{folder.name}{STALE}"
         remove(stale)
         folder.rename(stale)
         work.rename(folder)
@@ -168,12 +167,23 @@ def move_in_place(folder: Path, work: Path, seal: str) -> None:
     sync(folder.parent)
 
 
-def copy_sealed(source: Path, folder: Path, seal: str) -> None:
-    """Copy a folder within an object store in the place of another, its seal last."""
-    names = set(sizes_below(source))
+def copy_sealed(source: Path, folder: Path, seal: str) -> list[str]:
+    """Copy a folder within an object store in the place of another, its seal last; returns its files' names."""
+    names = sorted(set(sizes_below(source)) - {seal})
     remove(folder, seal)
-    for part in filter(None, (sorted(names - {seal}), [seal])):
+    for part in filter(None, (names, [seal])):
         _store(source).copy([str(source / name) for name in part], [str(folder / name) for name in part])
+    return [*names, seal]
+
+
+def names_in(folder: Path) -> list[str]:
+    """Names of what is in a folder; nothing if it is missing."""
+    if is_on_disk(folder):
+        return [path.name for path in folder.glob("*")]
+    try:
+        return [name.rpartition("/")[2] for name in _store(folder).ls(str(folder), detail=False)]
+    except FileNotFoundError:
+        return []
 
 
 def refuse_unreachable(folder: Path) -> None:

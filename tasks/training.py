@@ -2,66 +2,43 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import IO, Any, cast
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import torch
 
-from cereals_core.datasets import open_images
-from cereals_core.datasets.base import ImageSource
-from cereals_core.errors import DataError
+from cereals_core.errors import DataError, ProductError
 from cereals_core.grid import VOID
 from cereals_core.labelled import compose
+from cereals_core.location import is_on_disk
 from cereals_core.models.base import Network
 from cereals_core.models.build import build_cost_network, build_network
 from cereals_core.models.fcn8s import FCN8s
 from cereals_core.models.pretrained import load_pretrained
 from cereals_core.seeding import rng
 from cereals_core.settings import CampaignSettings
-from cereals_core.training import Loss, Sample, Trainer, cost_loss, segmentation_loss
+from cereals_core.training import Loss, Trainer, cost_loss, segmentation_loss
 from tasks import tables
 from tasks.device import precision_of, prepare_device
+from tasks.images import LabelledImages, pool_images
 from tasks.labels import read_answers
 from tasks.layout import HISTORY, WEIGHTS
 from tasks.products import Product
 from tasks.progress import track
 from tasks.stage import Work, stage
 from tasks.start import open_pool
-from tasks.storage import written_whole
+from tasks.storage import read_whole, written_whole
 
 CHECKPOINT = "checkpoint.pt"
 CHECKPOINT_EVERY_S = 60.0
 HASH_BYTES = 32
 """Length of the SHA-256 that a checkpoint starts with."""
-IMAGES_KEPT_BYTES = 2 << 30
-"""Decoded images of the labelled set are kept in memory up to this size; beyond it they are decoded at each step."""
 Target = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray | None]
 _DEPENDS_ON = ("seed", "data", "model", "training", "compute.precision")
-
-
-class LabelledImages(Sequence[Sample]):
-    """The images with at least one labelled cell, each with its target."""
-
-    def __init__(self, source: ImageSource, targets: dict[str, np.ndarray]) -> None:
-        self.source, self.targets = source, targets
-        self.image_ids = list(targets)
-        self._kept: dict[str, np.ndarray] = {}
-        self._kept_bytes = 0
-
-    def __len__(self) -> int:
-        return len(self.image_ids)
-
-    def __getitem__(self, index: Any) -> Any:
-        image_id = self.image_ids[index]
-        image = self._kept.get(image_id)
-        if image is None:
-            image = self.source.image(image_id)
-            if self._kept_bytes + image.nbytes <= IMAGES_KEPT_BYTES:
-                self._kept[image_id] = image
-                self._kept_bytes += image.nbytes
-        return image, self.targets[image_id]
 
 
 @stage("train-seg", version=1, depends_on=_DEPENDS_ON, gpu=True)
@@ -71,7 +48,7 @@ def train_seg(work: Work, pool: Product, ledger: Product, pretrained: Product | 
     _initialise(work, "train-seg", model)
     if pretrained is not None:
         load_pretrained(model, _weights(pretrained))
-    _train(work, "train-seg", model, segmentation_loss, _targets(work, pool, _labels))
+    _train(work, "train-seg", model, segmentation_loss, _samples(work, pool, _labels))
 
 
 @stage("train-cost", version=1, depends_on=_DEPENDS_ON, gpu=True)
@@ -83,7 +60,7 @@ def train_cost(work: Work, pool: Product, ledger: Product, model: Product) -> No
     segmentation = load_model(settings, len(pool.facts["class_names"]), model)
     if isinstance(segmentation, FCN8s):
         cost_model.copy_all_but_scores(segmentation)
-    _train(work, "train-cost", cost_model, cost_loss, _targets(work, pool, _clicks))
+    _train(work, "train-cost", cost_model, cost_loss, _samples(work, pool, _clicks))
 
 
 def load_model(settings: CampaignSettings, outputs: int, product: Product) -> Network:
@@ -101,8 +78,19 @@ def load_cost_model(settings: CampaignSettings, product: Product) -> FCN8s:
 
 
 def _weights(product: Product) -> dict[str, torch.Tensor]:
-    with (product / WEIGHTS).open("rb") as stream:
-        return torch.load(stream, map_location="cpu", weights_only=True)
+    """The weights of a product; ProductError when they are damaged in an object store, where finding hashes none."""
+    file = product / WEIGHTS
+    if is_on_disk(file):
+        with file.open("rb") as stream:
+            return torch.load(stream, map_location="cpu", weights_only=True)
+    content = BytesIO(read_whole(file))
+    try:
+        if ZipFile(content).testzip() is not None:  # torch does not look at checksums
+            raise BadZipFile("a checksum differs")
+        content.seek(0)
+        return torch.load(content, map_location="cpu", weights_only=True)
+    except Exception as error:  # noqa: BLE001  (damaged files fail in many ways)
+        raise ProductError(f"{file}: not readable ({error}); remove {product.folder} and run again") from None
 
 
 def _initialise(work: Work, name: str, model: Network) -> None:
@@ -118,18 +106,18 @@ def _clicks(labels: np.ndarray, clicks: np.ndarray, labelled: np.ndarray) -> np.
     return np.where(labelled, clicks, np.float32(np.nan))
 
 
-def _targets(work: Work, pool: Product, target: Target) -> dict[str, np.ndarray]:
-    """The target of every image that has one, from all answers so far."""
+def _samples(work: Work, pool: Product, target: Target) -> LabelledImages:
+    """Every image that has a target, from all answers so far."""
     answers = read_answers(work.campaign, work.number)
     images = (image for image in open_pool(work.campaign, pool).images if image.image_id in answers)
     made = {image.image_id: target(*compose(answers[image.image_id], image.height, image.width)) for image in images}
     targets = {image_id: array for image_id, array in made.items() if array is not None}
     if not targets:
         raise DataError("nothing but void is labelled so far: enlarge acquisition.seed_images")
-    return targets
+    return LabelledImages(pool_images(work.campaign.settings.data, pool), targets)
 
 
-def _train(work: Work, name: str, model: Network, loss: Loss, targets: dict[str, np.ndarray]) -> None:
+def _train(work: Work, name: str, model: Network, loss: Loss, samples: LabelledImages) -> None:
     settings = work.campaign.settings
     device = prepare_device(settings.compute)
     trainer = Trainer(
@@ -140,7 +128,6 @@ def _train(work: Work, name: str, model: Network, loss: Loss, targets: dict[str,
         lambda epoch: rng(settings.seed, name, work.number, epoch),
         precision_of(settings.compute),
     )
-    samples = LabelledImages(open_images(settings.data, "pool"), targets)
     _run(trainer, samples, work.folder / CHECKPOINT, f"round {work.number} {name}")
     _save({key: value.cpu() for key, value in trainer.best_weights.items()}, work.folder / WEIGHTS)
     tables.write_table(work.folder / HISTORY, tables.HISTORY, [vars(epoch) for epoch in trainer.history])
@@ -152,10 +139,11 @@ def _run(trainer: Trainer, samples: LabelledImages, checkpoint: Path, what: str)
     """Train to the end, from a checkpoint if there is one, saving one now and then."""
     _restore(trainer, checkpoint)
     saved_at = time.monotonic()
-    most_epochs = -(-trainer.settings.max_steps // len(samples))
+    steps = -(-len(samples) // trainer.settings.batch_images)
+    most_epochs = -(-trainer.settings.max_steps // steps)
     with track(what, most_epochs, "epochs", len(trainer.history), at_most=True) as advance:
         while not trainer.finished:
-            epoch = trainer.run_epoch(samples)
+            epoch = trainer.run_epoch(samples, samples.in_order)
             if time.monotonic() - saved_at > CHECKPOINT_EVERY_S:
                 _save_checkpoint(trainer, checkpoint)
                 saved_at = time.monotonic()

@@ -13,10 +13,11 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -27,6 +28,7 @@ from distributed.scheduler import KilledWorker
 from cereals_core.errors import WorkersError
 from cereals_core.settings import Compute
 from tasks.memory import peak_bytes, reset_peak
+from tasks.processes import in_processes
 from tasks.progress import stop_if_requested
 from tasks.remote_progress import Listener
 
@@ -36,6 +38,8 @@ GPU, CPU = "GPU", "CPU"
 LOOPBACK = "127.0.0.1"
 WAIT_FOR_WORKERS_S = 60.0
 """So long no worker may claim what a stage needs, before the stage fails."""
+MANY_BATCHES = 128
+"""Batches from which on it pays to start processes, which takes some seconds."""
 BATCHES_A_WORKER = 2
 """Batches in flight for each worker, so that it has the next one when it ends one."""
 
@@ -60,15 +64,19 @@ class Workers(Protocol):
 
 
 class ThisProcess:
-    """One call after the other, here."""
+    """One call after the other, here, or on the cores of this machine."""
 
     def lanes(self, gpu: bool) -> int:
         """One."""
         return 1
 
     def each(self, function: Callable[[Batch], Any], batches: Iterable[Batch], gpu: bool) -> Iterator[Done]:
-        """Call `function` on every batch."""
+        """Call `function` on every batch; many batches of arithmetic, in processes of this machine."""
+        cores = len(os.sched_getaffinity(0))
         try:
+            if not gpu and cores > 1 and isinstance(batches, Sequence) and len(batches) >= MANY_BATCHES:
+                yield from in_processes(partial(_observed, function), batches, cores)
+                return
             for batch in batches:
                 yield _observed(function, batch)
         finally:

@@ -1,19 +1,73 @@
-"""Benchmarks, off by default: `make bench`."""
+"""Benchmarks of the stages with networks, and of a whole round: `make bench`. Images are PNG files of drawn streets."""
 
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+import made_round
+import numpy as np
 import pytest
+import torch
+from measure import elapsed, forward_flops, keep, side_by_side, this_machine
 from prefect import flow
 
+from cereals_core.datasets import open_images, open_truth
+from cereals_core.datasets.synthetic import write_cityscapes_layout
+from cereals_core.evaluation import confusion
+from cereals_core.information import entropy, vote_entropy
+from cereals_core.models.base import Network
+from cereals_core.models.build import build_network
+from cereals_core.models.dropout import draw_masks
+from cereals_core.oracle import answer
+from cereals_core.report.benchmarks import Measured
+from cereals_core.seeding import rng
+from cereals_core.settings import CampaignSettings, SyntheticData
 from cereals_core.settings_files import parse_settings
 from flows.round import Given, run_round
+from tasks import images as kept_images
+from tasks.device import prepare_device
+from tasks.evaluation import evaluate
 from tasks.history import product_of
+from tasks.labels import Ledger, box_of
 from tasks.layout import Campaign
-from tasks.oracle import seed_set
+from tasks.mapping import cost_map, info_map
+from tasks.oracle import oracle_query, seed_set
+from tasks.products import Product
 from tasks.start import check_pool
+from tasks.training import load_model
 
-IMAGES = 200
-STAGES = ("info-map", "cost-map", "region-fusion", "nms", "oracle-query")
+POOL, EVALUATED, HEIGHT, WIDTH, NETWORK = 48, 24, 512, 1024, 0.125
+SETTING = f"{HEIGHT} x {WIDTH} px, width {NETWORK}"
+SAMPLES = 20
+WHOLE_PASSES_IMAGES = 3
+"""Images that are passed as often as there are samples."""
+
+pytestmark = [pytest.mark.bench, pytest.mark.usefixtures("prefect_server")]
+
+
+@dataclass(frozen=True)
+class Made:
+    """A round that was run, and how long that took."""
+
+    campaign: Campaign
+    elapsed_s: float
+
+    def product(self, stage: str) -> Product:
+        """The round's product of a stage, or that of a stage before it."""
+        return product_of(self.campaign, stage, None if stage in ("pool", "seed-set") else 0)
+
+    def again(self, stage: made_round.Stage, keeping: bool = False, **inputs: str) -> Callable[[], object]:
+        """Makes the product of a stage again; images are decoded again unless the process has kept them."""
+        products = {name: self.product(each) for name, each in inputs.items()}
+
+        def run() -> None:
+            if not keeping:
+                kept_images._kept_images.cache_clear()
+            made_round.run(self.campaign, stage, products)
+
+        return run
 
 
 @flow(validate_parameters=False)
@@ -23,30 +77,158 @@ def first_round(campaign: Campaign) -> None:
     run_round(campaign, 0, Given(pool, None, None), seed_set(campaign, pool=pool))
 
 
-@pytest.mark.bench
-@pytest.mark.usefixtures("prefect_server")
-def test_maps_and_selection_of_full_size_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Images a second and peak memory of each stage from maps to queries, on drawn streets of 1024 x 2048 px."""
-    settings = parse_settings(
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    folder = tmp_path_factory.mktemp("bench")
+    streets = SyntheticData(format="synthetic", pool_images=POOL, eval_images=EVALUATED, height=HEIGHT, width=WIDTH)
+    write_cityscapes_layout(streets, folder / "data")
+    campaign = Campaign(folder / "campaign", settings_of(folder))
+    started = time.perf_counter()
+    first_round(campaign)
+    return Made(campaign, time.perf_counter() - started)
+
+
+def settings_of(folder: Path) -> CampaignSettings:
+    wanted = {"seed_images": 4, "images_per_round": 4, "information": "entropy", "dropout_samples": SAMPLES}
+    return parse_settings(
         {
-            "name": "full-size",
-            "folder": str(tmp_path / "campaign"),
-            "data": {"format": "synthetic", "pool_images": IMAGES, "eval_images": 1, "height": 1024, "width": 2048},
-            "model": {"width": 0.125},
-            "training": {"max_steps": 4},
-            "acquisition": {"seed_images": 2, "images_per_round": 5, "information": "entropy"},
+            "name": "bench",
+            "folder": str(folder / "campaign"),
+            "data": {"format": "cityscapes", "root": str(folder / "data")},
+            "model": {"width": NETWORK},
+            "training": {"max_steps": 24},
+            "acquisition": {**wanted, "window_px": 128},
         },
         "benchmark",
     )
-    campaign = Campaign(settings.path, settings)
-    first_round(campaign)
-    products = {name: product_of(campaign, name, 0) for name in STAGES}
-    with capsys.disabled():
-        print(f"\n{IMAGES} images of 1024 x 2048 px, FCN8s at width 0.125, windows of 128 px\n")
-        print("| stage | seconds | images/s | peak memory | written |\n|---|---|---|---|---|")
-        for name, product in products.items():
-            peak, written = (
-                f"{count / 2**20:,.0f} MiB" for count in (product.facts["peak_bytes"], product.total_bytes)
-            )
-            print(f"| {name} | {product.elapsed_s:.1f} | {IMAGES / product.elapsed_s:.1f} | {peak} | {written} |")
-    assert max(products[name].facts["peak_bytes"] for name in ("region-fusion", "nms")) < 2 << 30
+
+
+@pytest.fixture(scope="module")
+def network(made: Made) -> Network:
+    device = prepare_device(made.campaign.settings.compute)
+    model = load_model(made.campaign.settings, 19, made.product("train-seg"))
+    return model.to(device).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def floor_of(made: Made) -> float:
+    """Images a second if a pass were all that is computed, at the machine's peak."""
+    return this_machine().peak_flops / forward_flops(build_network(made.campaign.settings.model, 19), HEIGHT, WIDTH)
+
+
+def tensors(made: Made, split: str, model: Network) -> list[torch.Tensor]:
+    source = open_images(made.campaign.settings.data, "pool" if split == "pool" else "eval")
+    device = next(model.parameters()).device
+    return [torch.from_numpy(source.image(each))[None].permute(0, 3, 1, 2).to(device) for each in source.image_ids]
+
+
+def test_map_stages(made: Made, network: Network) -> None:
+    pixels = tensors(made, "pool", network)
+
+    @torch.inference_mode()
+    def bare() -> None:
+        for each in pixels:
+            entropy(network(each)).half().cpu()
+
+    information = {"pool": "pool", "ledger": "seed-set", "model": "train-seg"}
+    clicks = {"pool": "pool", "ledger": "seed-set", "model": "train-cost"}
+    ways = (
+        made.again(info_map, **information),
+        made.again(info_map, keeping=True, **information),
+        made.again(cost_map, **clicks),
+        bare,
+    )
+    seconds = side_by_side(ways)
+    bare_s, floor = POOL / seconds[-1], floor_of(made)
+    names = (("info-map", "entropy, files"), ("info-map", "entropy, images kept"), ("cost-map", "files"))
+    # 4 of the images are fully labelled: no maps of them are made.
+    keep(
+        *(
+            Measured(stage, f"{said}, {SETTING}", (POOL - 4) / taken, bare_s, None, floor)
+            for (stage, said), taken in zip(names, seconds, strict=False)
+        )
+    )
+
+
+def test_vote_entropy(made: Made, network: Network) -> None:
+    acquisition = made.campaign.settings.acquisition.model_copy(update={"information": "vote_entropy"})
+    voting = Made(
+        Campaign(made.campaign.folder, made.campaign.settings.model_copy(update={"acquisition": acquisition})), 0.0
+    )
+    few, shapes = tensors(made, "pool", network)[: 4 * WHOLE_PASSES_IMAGES], network.mask_shapes(HEIGHT, WIDTH)
+    device = few[0].device
+    masks = [draw_masks(rng(0, number), shapes, 0.5, device) for number in range(SAMPLES)]
+
+    def heads(image: torch.Tensor) -> Iterator[torch.Tensor]:
+        features = network.trunk(image)
+        return (network.head(features, each) for each in masks)
+
+    @torch.inference_mode()
+    def votes(samples: Callable[[torch.Tensor], Iterator[torch.Tensor]], images: list[torch.Tensor]) -> None:
+        for image in images:
+            vote_entropy(samples(image)).half().cpu()
+
+    ours = voting.again(info_map, pool="pool", ledger="seed-set", model="train-seg")
+    whole = few[:WHOLE_PASSES_IMAGES]
+    ours_s, bare_s, whole_s = side_by_side(
+        (
+            ours,
+            partial(votes, heads, few),
+            partial(votes, lambda image: (network(image, each) for each in masks), whole),
+        )
+    )
+    setting = f"vote entropy of {SAMPLES}, {SETTING}"
+    rates = (POOL - 4) / ours_s, len(few) / bare_s, len(whole) / whole_s
+    keep(Measured("info-map", setting, *rates, floor_of(made)))
+
+
+def test_evaluate_and_oracle_query(made: Made, network: Network) -> None:
+    pixels, dataset = tensors(made, "eval", network), open_truth(made.campaign.settings.data, "eval")
+    labels = [dataset.truth(each).labels for each in dataset.image_ids]
+
+    @torch.inference_mode()
+    def bare() -> None:
+        for each, truth in zip(pixels, labels, strict=True):
+            full = torch.nn.functional.interpolate(network(each), scale_factor=8, mode="bilinear")
+            confusion(truth, full.argmax(1)[0].to(torch.uint8).cpu().numpy(), 19)
+
+    ours_s, bare_s = side_by_side((made.again(evaluate, pool="pool", ledger="seed-set", model="train-seg"), bare))
+    keep(Measured("evaluate", SETTING, EVALUATED / ours_s, EVALUATED / bare_s, None, floor_of(made)))
+
+    pool_truth = open_truth(made.campaign.settings.data, "pool")
+    asked = [row for row in Ledger(made.product("oracle-query")).table.to_pylist() if row["round"] == 0]
+    truths = {row["image_id"]: pool_truth.truth(row["image_id"]) for row in asked}
+
+    def answered() -> None:
+        for row in asked:
+            answer(row["image_id"], truths[row["image_id"]], box_of(row))
+
+    def one_by_one() -> None:
+        for row in asked:
+            answer(row["image_id"], pool_truth.truth(row["image_id"]), box_of(row))
+
+    ways = (made.again(oracle_query, pool="pool", ledger="seed-set", proposals="nms"), answered, one_by_one)
+    rates = [len(asked) / taken for taken in side_by_side(ways)]
+    keep(Measured("oracle-query", f"regions of 128 px, {HEIGHT} x {WIDTH} px", *rates))
+
+
+def test_a_whole_round(made: Made) -> None:
+    """Seconds of a round as rounds an hour; bare: its stages without what is around them."""
+    stages = made.campaign.round_stages
+    stages_s = sum(made.product(name).elapsed_s for name in stages)
+    stages_s += sum(product_of(made.campaign, name, None).elapsed_s for name in ("pool", "seed-set"))
+    setting = f"{POOL} images, {SETTING}: rounds an hour, against its stages alone"
+    keep(Measured("a whole round", setting, 3600 / made.elapsed_s, 3600 / stages_s))
+
+
+def test_reading_ahead(made: Made) -> None:
+    """Decoding alone, by one image after the other, and by threads: what reading ahead can hide."""
+    from tasks.prefetch import prefetched
+
+    source = open_images(made.campaign.settings.data, "pool")
+    one = elapsed(lambda: [source.image(each) for each in source.image_ids])
+    ahead = elapsed(lambda: [np.asarray(image).sum() for _, image in prefetched(source.image, source.image_ids)])
+    keep(
+        Measured(
+            "reading", f"PNG, {HEIGHT} x {WIDTH} px: ahead in threads, against one by one", POOL / ahead, POOL / one
+        )
+    )

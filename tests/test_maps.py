@@ -1,5 +1,3 @@
-import threading
-import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -17,7 +15,7 @@ from cereals_core.errors import CerealsError
 from cereals_core.grid import map_shape
 from cereals_core.settings import Acquisition
 from tasks import tables
-from tasks.maps import SHARDS_A_WAVE, MapStore, Pool, PoolImage, Shard, group_name, spread
+from tasks.maps import SHARDS_A_BATCH, MapStore, Pool, PoolImage, Shard, batches, group_name
 
 Size = tuple[int, int]
 
@@ -211,58 +209,8 @@ def test_a_store_that_is_not_there_is_refused(tmp_path: Path) -> None:
     assert_damaged(tmp_path)
 
 
-SHARDS = pool_of([SQUARE] * 70, 1).shards()
-
-
-@pytest.mark.parametrize("threads", [1, 2, 3])
-def test_results_come_in_the_order_of_the_shards(threads: int) -> None:
-    assert list(spread(lambda shard: shard.images[0].rank, SHARDS, threads)) == list(range(70))
-    assert list(spread(lambda shard: shard.index, SHARDS[:1], threads)) == [0]
-    assert list(spread(lambda shard: shard.index, [], threads)) == []
-
-
-def test_shards_are_worked_on_at_the_same_time() -> None:
-    meeting = threading.Barrier(2)
-
-    def meet(shard: Shard) -> int:
-        meeting.wait(timeout=60)
-        return threading.get_ident()
-
-    assert len(set(spread(meet, SHARDS[:2], 2))) == 2
-
-
-class Result:
-    """Something that can be weakly referenced."""
-
-
-@pytest.mark.parametrize("threads", [1, 3])
-def test_no_more_than_a_wave_of_results_is_held(threads: int) -> None:
-    lock, alive, most = threading.Lock(), weakref.WeakSet[Result](), 0
-    started = consumed = ahead = 0
-
-    def work(shard: Shard) -> Result:
-        nonlocal started, most, ahead
-        result = Result()
-        with lock:
-            alive.add(result)
-            started += 1
-            most, ahead = max(most, len(alive)), max(ahead, started - consumed)
-        return result
-
-    for _ in spread(work, SHARDS, threads):
-        consumed += 1
-    assert consumed == started == 70
-    assert ahead == threads * SHARDS_A_WAVE
-    assert most <= threads * SHARDS_A_WAVE + 1
-
-
-def test_an_error_in_a_shard_reaches_the_caller_after_the_waves_before() -> None:
-    def work(shard: Shard) -> int:
-        if shard.index == 20:
-            raise KeyError("shard 20")
-        return shard.index
-
-    found = spread(work, SHARDS, 2)
-    assert [next(found) for _ in range(16)] == list(range(16))
-    with pytest.raises(KeyError, match="shard 20"):
-        next(found)
+def test_batches_hold_every_shard_once_in_order() -> None:
+    shards = pool_of([SQUARE] * 70, 3).shards()
+    made = batches(shards)
+    assert [shard for batch in made for shard in batch] == shards
+    assert {len(batch) for batch in made[:-1]} == {SHARDS_A_BATCH}

@@ -11,8 +11,11 @@ from typing import Any
 
 import pytest
 
+from cereals_core.settings import CampaignSettings
 from tasks import products, storage
+from tasks.layout import Campaign
 from tasks.products import MANIFEST, Product, Recipe, find_product, making, require
+from tasks.start import writing
 from tasks.storage import write_atomically
 
 ROOT = Path(__file__).parents[1]
@@ -100,6 +103,30 @@ def test_a_crash_while_the_old_product_is_being_removed_leaves_the_new_one(
     assert (require(find_product(folder, NEW), folder) / "table").read_bytes() == b"new"
     make(folder, OLD, b"old")
     assert listing(tmp_path) == ["nms"]
+
+
+def test_what_the_dead_left_goes_at_the_next_start_and_what_may_go_on_stays(
+    small: CampaignSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(folder: Path, ignore_errors: bool = False) -> None:
+        if folder.exists():
+            raise Crash
+
+    campaign = Campaign(small.path, small)
+    folder = campaign.stage("nms", 0)
+    make(folder, OLD, b"old")
+    with monkeypatch.context() as dying:
+        dying.setattr(storage, "shutil", SimpleNamespace(rmtree=die))
+        with pytest.raises(Crash):
+            make(folder, NEW, b"new")
+    unfinished = products.work_folder(folder, OLD.fingerprint)
+    needless = products.work_folder(folder, NEW.fingerprint)
+    for work in (unfinished, needless, folder.parent / ".info-map.1-2.linked"):
+        work.mkdir()
+    assert ".nms.stale" in listing(folder.parent)
+    with writing(campaign):
+        assert listing(folder.parent) == sorted([unfinished.name, "nms"])
+        assert find_product(folder, NEW) is not None
 
 
 KILLED = """

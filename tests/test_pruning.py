@@ -35,7 +35,7 @@ def test_maps_of_all_rounds_but_the_last_go(campaign: Campaign) -> None:
         Removed(0, sizes[name], bytes_before[name]) for name in MAP_STAGES
     ]
     assert all(maps.exists() for maps in sizes.values())
-    assert len(list(prune(campaign, keep_rounds=1, dry_run=False))) == 3
+    assert len(list(prune(campaign, keep_rounds=1, dry_run=False))) == 2
     assert not any(maps.exists() for maps in sizes.values())
     assert all(is_pruned(campaign.stage(name, 0)) for name in MAP_STAGES)
     assert not any(is_pruned(campaign.stage(name, 1)) for name in MAP_STAGES)
@@ -86,7 +86,7 @@ def test_it_is_refused_while_the_campaign_runs(campaign: Campaign, tmp_path: Pat
         list(collect(file, 1, dry_run=False))
     (line,) = collect(file, 1, dry_run=False)
     assert line.startswith("small round 0: ")
-    assert line.endswith(" in 3 folders")
+    assert line.endswith(" in 2 folders")
 
 
 def toml_of(settings: CampaignSettings) -> str:

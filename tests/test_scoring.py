@@ -55,7 +55,7 @@ def maps(folder: Path, name: str) -> tuple[Product, dict[int, np.ndarray]]:
 
 
 def proposals(scoring: Scoring) -> list[dict[str, Any]]:
-    found = scoring.all_proposals(scoring.scales(scoring.pool.shards(), 1), 1)
+    found = scoring.all_proposals(scoring.scales(scoring.pool.shards()))
     return sorted(found.to_pylist(), key=lambda row: int(row["image_rank"]))
 
 
@@ -108,7 +108,7 @@ def test_proposals_out_of_a_rounds_reach_are_left_out_and_no_others(tmp_path: Pa
     wanted = Acquisition(unit="region", window_px=8, fusion="g2", images_per_round=images)
     products = {name: maps(tmp_path, name)[0] for name in ("information", "cost")}
     scoring = Scoring(wanted, POOL, ledger(tmp_path / "ledger"), dict(products), 0, 0)
-    scales = scoring.scales(POOL.shards(), 1)
+    scales = scoring.scales(POOL.shards())
     everything = sorted(
         (-float(scores[at]), at[0] * 8, at[1] * 8, image.rank)
         for shard in POOL.shards()
@@ -117,9 +117,9 @@ def test_proposals_out_of_a_rounds_reach_are_left_out_and_no_others(tmp_path: Pa
     )
     found = [(-row["score"], row["y"], row["x"], row["image_rank"]) for row in proposals(scoring)]
     assert sorted(found) == everything[: scoring.budget.most_queries]
-    again = scoring.all_proposals(scales, 2)  # as when a worker is lost: what was found then is out of reach sooner
+    again = scoring.all_proposals(scales)  # as when a worker is lost: what was found then is out of reach sooner
     fresh = Scoring(wanted, POOL, scoring.ledger, dict(products), 0, 0)
-    assert again.equals(fresh.all_proposals(scales, 1))
+    assert again.equals(fresh.all_proposals(scales))
 
 
 def test_scales_come_back_as_they_were(tmp_path: Path) -> None:

@@ -1,10 +1,17 @@
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
-from test_products import RECIPE, content, make
+import pytest
+from test_products import RECIPE, content, listing, make
 
-from tasks.products import find_product
+from cereals_core.settings import CampaignSettings
+from tasks import sharing
+from tasks.layout import Study
+from tasks.products import Product, find_product, work_folder
 from tasks.sharing import borrow, lend
+from tasks.start import writing
 
 
 def test_what_one_campaign_lends_another_borrows(tmp_path: Path) -> None:
@@ -52,3 +59,41 @@ def test_a_stale_product_gives_way(tmp_path: Path) -> None:
     borrowed = borrow(tmp_path / "second" / "nms", RECIPE, tmp_path / "shared")
     assert borrowed is not None
     assert content(borrowed.folder) == content(lent.folder)
+
+
+class Crash(BaseException):
+    """The process ends here."""
+
+
+def die_lending(lent: Product, shared: Path) -> str:
+    """Lend, in another process, to a death amid the files; returns the name of the folder that this leaves."""
+
+    def die(*names: str) -> None:
+        raise Crash
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sharing.os, "getpid", lambda: 1)
+        patch.setattr(sharing, "_link_or_copy", die)
+        with pytest.raises(Crash):
+            lend(lent, shared)
+    (left,) = set(listing(shared)) - {lent.fingerprint}
+    return left
+
+
+def test_what_a_death_amid_lending_left_goes_when_the_study_starts(tmp_path: Path, small: CampaignSettings) -> None:
+    study = Study(tmp_path / "study", cast(Any, small))
+    lent = make(tmp_path / "first" / "nms")
+    left = die_lending(lent, study.shared)
+    lend(lent, study.shared)
+    assert listing(study.shared) == sorted([left, lent.fingerprint])  # a thread beside this one might be at it
+    with writing(study):
+        assert listing(study.shared) == [lent.fingerprint]
+
+
+def test_attempts_at_what_is_borrowed_go(tmp_path: Path) -> None:
+    lent, folder = make(tmp_path / "first" / "nms"), tmp_path / "second" / "nms"
+    lend(lent, tmp_path / "shared")
+    for left in (work_folder(folder, RECIPE.fingerprint), folder.parent / ".nms.1-2.linked"):
+        shutil.copytree(lent.folder, left)
+    assert borrow(folder, RECIPE, tmp_path / "shared") is not None
+    assert listing(folder.parent) == ["nms"]

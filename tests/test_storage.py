@@ -10,7 +10,7 @@ from upath import UPath
 
 from cereals_core.errors import CerealsError, SettingsError, StorageError
 from tasks import products
-from tasks.products import MANIFEST, Product, Recipe, find_product, making, require
+from tasks.products import MANIFEST, Product, Recipe, clear_dead, find_product, making, require
 from tasks.storage import (
     explained,
     make_folder,
@@ -74,9 +74,12 @@ def test_a_store_gets_no_folders_and_so_no_bucket(store: Path) -> None:
 def test_a_version_is_read_once(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_atomically(store / "scales", b"{}")
     read, cat_file = [], memory.MemoryFileSystem.cat_file
-    monkeypatch.setattr(
-        memory.MemoryFileSystem, "cat_file", lambda self, path: read.append(path) or cat_file(self, path)
-    )
+
+    def counted(self: memory.MemoryFileSystem, path: str, **options: Any) -> bytes:
+        read.append(path)
+        return cast(bytes, cat_file(self, path, **options))
+
+    monkeypatch.setattr(memory.MemoryFileSystem, "cat_file", counted)
     contents = [read_whole(store / "scales", version) for version in ("a", "a", "b", "", "")]
     assert contents == [b"{}"] * 5
     assert len(read) == 4
@@ -159,6 +162,9 @@ def test_a_crash_anywhere_leaves_the_old_product_or_the_new_one_or_none(
             names = ("table", "maps", "gone") if found.fingerprint == OLD.fingerprint else ("table", "maps", "scales")
             seen.add(frozenset((folder / name).read_bytes() for name in names))
             assert sizes_below(folder).keys() == {*names, MANIFEST}
+            clear_dead(store)
+            work = {name for name in sizes_below(store) if not name.startswith("nms/")}
+            assert not (work and found.fingerprint == NEW.fingerprint)
         make(folder, NEW, table=b"new", maps=b"new", scales=b"new")
         assert sizes_below(folder.parent).keys() == {f"nms/{name}" for name in ("table", "maps", "scales", MANIFEST)}
     assert step == 4 + 4 + 4 + 4 + 1  # written, old ones removed, copied, working ones removed

@@ -1,0 +1,55 @@
+"""Arithmetic on all cores of this machine, by processes.
+
+Threads do not help: a call of NumPy on one map takes some microseconds, and threads that pass the interpreter's lock to
+each other so often get no further than one of them does. Per image of 1024 x 2048 px, finding the scales of fusion took
+0.46 ms by one thread, 0.45 by two, and 0.26 by two processes.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache, partial
+from multiprocessing.context import BaseContext
+from typing import TypeVar
+
+import dask
+
+Batch = TypeVar("Batch")
+Result = TypeVar("Result")
+PRELOADED = ["tasks.selection"]
+"""What the server that makes processes imports, once, for all of them."""
+BATCHES_A_WAVE = 8
+"""Batches for each process before results are handed on: so many are in memory at a time."""
+
+
+def in_processes(function: Callable[[Batch], Result], batches: Sequence[Batch], count: int) -> Iterator[Result]:
+    """Results of `function`, which is pickled, on every batch in their order, by Dask on so many processes."""
+    size = BATCHES_A_WAVE * count
+    with ProcessPoolExecutor(count, mp_context=_context(), initializer=_end_with_parent) as pool:
+        for start in range(0, len(batches), size):
+            calls = [dask.delayed(partial(function, batch), pure=False)() for batch in batches[start : start + size]]
+            yield from dask.compute(*calls, scheduler="processes", pool=pool)
+
+
+@cache
+def _context() -> BaseContext:
+    """Processes are forked from a server that has no threads, and ends with this process."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    return context
+
+
+def _end_with_parent() -> None:
+    """Let the parent answer Ctrl-C, and end when it is gone, however it went."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_wait_for_parent, daemon=True).start()
+
+
+def _wait_for_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
