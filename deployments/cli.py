@@ -113,6 +113,15 @@ def status(files: CampaignFiles) -> None:
 
 
 @app.command()
+def benchmarks() -> None:
+    """Show how fast each stage is on the machines that `make bench` was run on."""
+    from cereals_core.report.benchmarks import benchmark_text, read
+
+    files = sorted((Path(__file__).parent.parent / "docs/benchmarks").glob("*.json"))
+    typer.echo("\n\n".join(benchmark_text(*read(file)) for file in files if not file.stem.endswith("-growth")))
+
+
+@app.command()
 def report(file: CampaignFile) -> None:
     """Write the report of a campaign or study, one self-contained HTML file, into its folder."""
     prepare_environment()

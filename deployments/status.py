@@ -4,13 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cereals_core.errors import ProductError
-from cereals_core.report.study import study_text
 from cereals_core.report.text import comparison_table, plot, round_table
 from cereals_core.report.wording import UPPER_BOUND, campaign_title
 from cereals_core.settings_files import is_study, read_settings, read_study
 from tasks.history import evaluated_rounds, finished_stages, has_ended, learning_curve, product_of
 from tasks.layout import Campaign, Study
-from tasks.study import study_facts
 
 
 def open_existing(file: Path) -> Campaign:
@@ -40,6 +38,9 @@ def show_status(files: Sequence[Path]) -> str:
 
 
 def _show_study(study: Study) -> str:
+    from cereals_core.report.study import study_text  # with its plots and statistics, which campaigns do without
+    from tasks.study import study_facts
+
     report = f"\nreport: {study.report_file}" if study.report_file.exists() else ""
     return study_text(study_facts(study)) + report
 

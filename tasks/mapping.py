@@ -56,7 +56,7 @@ Mapper = Callable[[Sequence[str], Sequence[Any]], Tensor]
 Opener = Callable[[Work, Inputs], tuple[Reader, Mapper]]
 """Opens data and network on the worker that needs them."""
 SHARDS_A_CALL = 4
-"""Shards that a worker gets at a time, so that it can read the next one's images while it computes."""
+"""Shards that a worker gets at a time at most, so that it can read the next one's images while it computes."""
 
 
 @stage(
@@ -151,7 +151,8 @@ def _write_maps(work: Work, opener: Opener, inputs: Inputs, pool: Pool, is_wante
     missing = [each for each in asked if not _is_there(store, each)]
     images, to_do = (sum(len(each.image_ids) for each in some) for some in (asked, missing))
     with track(_where(work), images, "images", images - to_do) as advance:
-        calls = [missing[start : start + SHARDS_A_CALL] for start in range(0, len(missing), SHARDS_A_CALL)]
+        size = min(SHARDS_A_CALL, max(len(missing) // work.lanes, 1))
+        calls = [missing[start : start + size] for start in range(0, len(missing), size)]
         for count in work.each(partial(_write_shards, opener, work, inputs), calls):
             for _ in range(count):
                 advance()

@@ -55,6 +55,11 @@ class Work:
         assert self.round_number is not None
         return self.round_number
 
+    @property
+    def lanes(self) -> int:
+        """How many calls of `each` run at a time."""
+        return current_workers().lanes(self.gpu)
+
     def each(self, function: Callable[[Batch], Any], batches: Iterable[Batch]) -> Iterator[Any]:
         """Results of `function` on every batch, in their order, wherever stages run; function and results are pickled.
 

@@ -8,11 +8,13 @@ from typing import Literal
 import numpy as np
 import pytest
 import torch
+from measure import keep
 
 from cereals_core.cropping import crops
 from cereals_core.grid import STRIDE_PX, VOID, map_shape
 from cereals_core.models.dropout import draw_masks
 from cereals_core.models.fcn8s import FCN8s
+from cereals_core.report.benchmarks import Measured
 from cereals_core.seeding import rng
 from cereals_core.settings import Training
 from cereals_core.training import Sample, Trainer, segmentation_loss
@@ -153,7 +155,7 @@ def step_rows() -> Iterator[tuple[str, float, float]]:
     for height, width, network, count in STEPS:
         images = NoiseImages(height, width, count)
         ours_s, bare_s = side_by_side([our_epoch(network, images), bare_epoch(network, images)])
-        yield f"training step, {height} x {width}, width {network}", ours_s / count, bare_s / count
+        yield f"{height} x {width}, width {network}", ours_s / count, bare_s / count
 
 
 def batch_rows() -> Iterator[tuple[str, list[float]]]:
@@ -167,6 +169,11 @@ def batch_rows() -> Iterator[tuple[str, list[float]]]:
 @pytest.mark.bench
 def test_a_step_costs_little_beside_what_the_network_needs(capsys: pytest.CaptureFixture[str]) -> None:
     steps, batches = list(step_rows()), list(batch_rows())
+    for label, ours_s, bare_s in steps:
+        keep(Measured("train-seg", f"{label}: steps", 1 / ours_s, 1 / bare_s))
+    for label, rates in batches:
+        for batch_images, rate in zip(BATCHES[1:], rates[1:], strict=True):
+            keep(Measured("train-seg", f"{label}: images, {batch_images} a step; bare: ours with 1", rate, rates[0]))
     with capsys.disabled():
         print(f"\nSteps on {DEVICE}, threads: {torch.get_num_threads()}\n")
         print("| step | ours, ms | bare loop, ms | bare / ours |\n|---|---|---|---|")

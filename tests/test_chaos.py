@@ -23,7 +23,7 @@ from prefect.settings import PREFECT_API_URL
 
 from cereals_core.errors import DataError
 from cereals_core.settings import CampaignSettings
-from cereals_core.training import Epoch, Sample, Trainer
+from cereals_core.training import Epoch, InOrder, Sample, Trainer
 from flows.campaign import run_campaign
 from tasks import orphans, progress, training
 from tasks.history import has_ended, ledger_before, product_of
@@ -126,9 +126,9 @@ def test_a_checkpoint_with_one_wrong_bit_is_not_believed(
     epochs_run: list[int] = []
 
     class Counting(Trainer):
-        def run_epoch(self, samples: Sequence[Sample]) -> Epoch:
+        def run_epoch(self, samples: Sequence[Sample], in_order: InOrder | None = None) -> Epoch:
             epochs_run.append(len(self.history))
-            return super().run_epoch(samples)
+            return super().run_epoch(samples, in_order)
 
     def train() -> None:
         train_seg.body(Work(campaign, 0, tmp_path, {}), pool=pool, ledger=ledger_before(campaign, 0))
