@@ -1,6 +1,7 @@
 """One score from information and cost: both scaled to [0, 1] over the whole pool, then fused.
 
-All arithmetic is elementwise float64 in the order written, so equal inputs give equal bits on every machine.
+All arithmetic is elementwise float32 in the order written, so equal inputs give equal bits on every machine. Rounding
+may make scores equal, but never swaps them: each step rises, or falls, with its inputs.
 """
 
 from collections.abc import Callable
@@ -11,14 +12,10 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Extent:
-    """Smallest and largest value of a region map over the candidates seen so far; low = +inf, high = -inf if none."""
+    """Smallest and largest value of a region map over candidates; low = +inf, high = -inf if there is none."""
 
     low: float
     high: float
-
-    def merge(self, other: "Extent") -> "Extent":
-        """The extent of both; the order of merging does not matter."""
-        return Extent(min(self.low, other.low), max(self.high, other.high))
 
 
 def extent_of(values: np.ndarray, mask: np.ndarray) -> Extent:
@@ -28,17 +25,18 @@ def extent_of(values: np.ndarray, mask: np.ndarray) -> Extent:
 
 
 def scale(values: np.ndarray, extent: Extent) -> np.ndarray:
-    """Scale linearly, low to 0 and high to 1: (value - low) / (high - low); returns float64 in [0, 1], same shape.
+    """Scale linearly, low to 0 and high to 1: (value - low) / (high - low); float32 to float32 in [0, 1], same shape.
 
     Values beyond the extent, which only windows that are no candidates have, are clipped. A constant map (low = high)
     and an empty extent scale to 0. Source: the paper, linearly over the whole data set; over its candidates is our
     choice.
     """
     if extent.high <= extent.low:
-        return np.zeros(values.shape)
-    scaled = np.subtract(values, extent.low, dtype=np.float64)
-    scaled /= extent.high - extent.low
-    return np.clip(scaled, 0.0, 1.0, out=scaled)
+        return np.zeros(values.shape, np.float32)
+    low, high = np.float32(extent.low), np.float32(extent.high)
+    scaled = values - low
+    scaled /= high - low
+    return np.clip(scaled, 0, 1, out=scaled)
 
 
 def _g1(information: np.ndarray, cost: np.ndarray, alpha: float) -> np.ndarray:
@@ -65,7 +63,8 @@ FUSIONS: dict[str, Callable[[np.ndarray, np.ndarray, float], np.ndarray]] = {
 }
 """The paper's g1 = I / (1 + C), g2 = (1 - C) I, g3 = alpha I + (1 - alpha)(1 - C); and I alone.
 
-Each takes information and cost, float64 in [0, 1] of one shape, and alpha in [0, 1], which only g3 reads.
+Each takes information and cost, float32 in [0, 1] of one shape, and alpha in [0, 1], which only g3 reads. More
+information never scores less, and more cost never more.
 """
 
 
@@ -74,8 +73,8 @@ def fuse(
 ) -> np.ndarray:
     """Fused score of every window by the fusion `name`: float32, -inf where `candidates` (bool) is False.
 
-    `information` and `cost` are float64 in [0, 1], as `scale` returns them, all of one shape. No cost (None) means that
-    every region costs the same, which scales to 0. Rounding to float32 may make scores equal, never swap them.
+    `information` and `cost` are float32 in [0, 1], as `scale` returns them, all of one shape. No cost (None) means that
+    every region costs the same, which scales to 0.
     """
-    fused = FUSIONS[name](information, np.zeros(information.shape) if cost is None else cost, alpha)
-    return np.where(candidates, fused.astype(np.float32), np.float32(-np.inf))
+    fused = FUSIONS[name](information, np.zeros_like(information) if cost is None else cost, alpha)
+    return fused if candidates.all() else np.where(candidates, fused, np.float32(-np.inf))

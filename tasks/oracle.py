@@ -18,7 +18,7 @@ from tasks.maps import Pool
 from tasks.prefetch import prefetched
 from tasks.products import Product
 from tasks.progress import track
-from tasks.scoring import regions_of
+from tasks.region_maps import kind_of
 from tasks.stage import Work, stage
 from tasks.start import open_pool, refuse_impossible
 
@@ -67,11 +67,11 @@ def oracle_query(work: Work, pool: Product, ledger: Product, proposals: Product)
 def best_queries(wanted: Acquisition, pool: Pool, proposals: pa.Table) -> list[Query]:
     """Rows of the queries table: the best proposals within the round's budget."""
     columns = {name: proposals[name].to_numpy() for name in ("image_rank", "y", "x", "score", "spend")}
-    best, regions = best_within(columns, pool.budget(wanted).amount), regions_of(wanted)
+    best, kind = best_within(columns, pool.budget(wanted).amount), kind_of(wanted)
     queries: list[Query] = []
     for rank, row in enumerate(proposals.take(best).to_pylist()):
         image = pool.images[row["image_rank"]]
-        region = {"image_id": image.image_id, **regions.box(image, row["y"], row["x"])._asdict()}
+        region = {"image_id": image.image_id, **kind.box(image, row["y"], row["x"])._asdict()}
         kept = {name: row[name] for name in ("score", "information", "predicted_clicks")}
         queries.append({"rank": rank, **region, **kept})
     return queries

@@ -16,6 +16,9 @@ from multiprocessing.context import BaseContext
 from typing import TypeVar
 
 import dask
+import torch
+
+from tasks.memory import keep_freed_memory
 
 Batch = TypeVar("Batch")
 Result = TypeVar("Result")
@@ -28,7 +31,7 @@ BATCHES_A_WAVE = 8
 def in_processes(function: Callable[[Batch], Result], batches: Sequence[Batch], count: int) -> Iterator[Result]:
     """Results of `function`, which is pickled, on every batch in their order, by Dask on so many processes."""
     size = BATCHES_A_WAVE * count
-    with ProcessPoolExecutor(count, mp_context=_context(), initializer=_end_with_parent) as pool:
+    with ProcessPoolExecutor(count, mp_context=_context(), initializer=_begin) as pool:
         for start in range(0, len(batches), size):
             calls = [dask.delayed(partial(function, batch), pure=False)() for batch in batches[start : start + size]]
             yield from dask.compute(*calls, scheduler="processes", pool=pool)
@@ -42,8 +45,10 @@ def _context() -> BaseContext:
     return context
 
 
-def _end_with_parent() -> None:
-    """Let the parent answer Ctrl-C, and end when it is gone, however it went."""
+def _begin() -> None:
+    """Take one core, keep freed memory, let the parent answer Ctrl-C, and end when it is gone, however it went."""
+    torch.set_num_threads(1)
+    keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_wait_for_parent, daemon=True).start()
 

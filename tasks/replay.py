@@ -13,7 +13,8 @@ from tasks.history import ledger_before, maps_of, product_of
 from tasks.labels import Ledger, box_of
 from tasks.layout import QUERIES, Campaign
 from tasks.oracle import Query, best_queries
-from tasks.scoring import Scales, Scoring
+from tasks.region_maps import Regions, Scales
+from tasks.scoring import Proposing
 from tasks.start import open_pool
 from tasks.tables import QUERIES as QUERIES_SCHEMA
 from tasks.tables import read_table
@@ -111,10 +112,10 @@ def replay(campaign: Campaign, number: int, wanted: Sequence[Variant]) -> Iterat
         started = time.monotonic()
         if variant.wanted.fusion != "none" and maps["cost"] is None:
             raise SettingsError(f"round {number} has no cost map, which {variant.name} needs; replay fusion none")
-        scoring = Scoring(variant.wanted, pool, ledger, maps, settings.seed, number)
+        regions = Regions(variant.wanted, pool, ledger, maps, settings.seed, number)
         if variant.wanted.window_px not in scales:
-            scales[variant.wanted.window_px] = scoring.scales(pool.shards())
-        proposals = scoring.all_proposals(scales[variant.wanted.window_px])
+            scales[variant.wanted.window_px] = regions.scales()
+        proposals = Proposing(regions, scales[variant.wanted.window_px]).all()
         queries = best_queries(variant.wanted, pool, proposals)
         yield Reselection(variant, queries, asked, time.monotonic() - started)
 

@@ -2,35 +2,44 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TypeVar
 
 import pyarrow as pa
 
 from tasks import tables
 from tasks.labels import Ledger
-from tasks.layout import PROPOSALS, SCALES
+from tasks.layout import EXTENTS, PROPOSALS
 from tasks.maps import Shard, batches
 from tasks.products import Product
 from tasks.progress import track
-from tasks.scoring import Scales, Scoring
+from tasks.region_maps import MAP_NAMES, Regions, Scales
+from tasks.scoring import Proposing
 from tasks.stage import Work, stage
 from tasks.start import open_pool
 from tasks.workers import kept
 
-Found = TypeVar("Found")
 Inputs = Mapping[str, Product | None]
 
 
-def _scoring(work: Work, inputs: Inputs) -> Scoring:
-    """The round's scoring, opened once where it is needed; `inputs` are the pool, the ledger and the maps."""
+def _regions(work: Work, inputs: Inputs) -> Regions:
+    """The round's regions, opened once where they are needed; `inputs` are the pool, the ledger and the maps."""
+    return kept(("regions", work.folder), lambda: _opened(work, inputs))
 
-    def opened() -> Scoring:
-        settings = work.campaign.settings
-        pool, ledger = open_pool(work.campaign, _there(inputs["pool"])), Ledger(_there(inputs["ledger"]))
-        maps = {name: inputs.get(name) for name in ("information", "cost")}
-        return Scoring(settings.acquisition, pool, ledger, maps, settings.seed, work.number)
 
-    return kept(("scoring", work.folder), opened)
+def _opened(work: Work, inputs: Inputs) -> Regions:
+    settings = work.campaign.settings
+    pool, ledger = open_pool(work.campaign, _there(inputs["pool"])), Ledger(_there(inputs["ledger"]))
+    maps = {name: inputs.get(name) for name in MAP_NAMES}
+    return Regions(settings.acquisition, pool, ledger, maps, settings.seed, work.number)
+
+
+def _proposing(work: Work, inputs: Inputs) -> Proposing:
+    """How the round proposes regions, opened once where that is needed; `inputs` has the scales too."""
+
+    def opened() -> Proposing:
+        scales = Scales(tables.read_table(_there(inputs["scales"]) / EXTENTS, tables.EXTENTS))
+        return Proposing(_opened(work, inputs), scales)
+
+    return kept(("proposing", work.folder), opened)
 
 
 def _there(product: Product | None) -> Product:
@@ -40,32 +49,33 @@ def _there(product: Product | None) -> Product:
 
 @stage(
     "region-fusion",
-    version=2,
+    version=3,
     depends_on=("acquisition.unit", "acquisition.window_px"),
     where="shards",
 )
 def region_fusion(
     work: Work, pool: Product, ledger: Product, information: Product | None, cost: Product | None
 ) -> None:
-    """Sum both maps over every region that may be asked for, and find the scales of fusion over the whole pool.
+    """Sum both maps over every region that may be asked for, and find how far they extend in each image and the pool.
 
     Fused scores are not stored: nms makes them from the maps again, which takes less time than to write and read them.
     """
     inputs = {"pool": pool, "ledger": ledger, "information": information, "cost": cost}
-    scoring = _scoring(work, inputs)
-    scales = scoring.merged(_in_batches(work, scoring, partial(_scales, work, inputs)))
-    scales.write(work.folder / SCALES)
+    shards = _regions(work, inputs).pool.shards()
+    found = _in_batches(work, shards, partial(_extents, work, inputs))
+    scales = Scales(pa.concat_tables(found).sort_by("image_rank"))
+    tables.write_table(work.folder / EXTENTS, tables.EXTENTS, scales.table)
     work.facts.update(candidates=scales.candidates)
 
 
-def _scales(work: Work, inputs: Inputs, shards: Sequence[Shard]) -> Scales:
-    """Scales of these shards."""
-    return _scoring(work, inputs).scales(shards)
+def _extents(work: Work, inputs: Inputs, shards: Sequence[Shard]) -> pa.Table:
+    """EXTENTS of these shards."""
+    return _regions(work, inputs).extents(shards)
 
 
 @stage(
     "nms",
-    version=3,
+    version=4,
     depends_on=(
         "seed",
         "acquisition.unit",
@@ -83,24 +93,26 @@ def nms(
 ) -> None:
     """Region proposals: fused scores, random ones if that is the strategy, and greedy suppression in each image.
 
-    Those are left out that are not among the best of the pool, as many as a round may ask for at most.
+    Those are left out that are not among the best of the pool, as many as a round may ask for at most. Images that can
+    hold none of them, by their extents, are not looked at.
     """
-    inputs = {"pool": pool, "ledger": ledger, "information": information, "cost": cost}
-    propose = partial(_propose, work, inputs, Scales.read(scales / SCALES))
-    scoring = _scoring(work, inputs)
-    proposals = scoring.within_reach(_in_batches(work, scoring, propose))
+    inputs = {"pool": pool, "ledger": ledger, "scales": scales, "information": information, "cost": cost}
+    proposing = _proposing(work, inputs)
+    found = _in_batches(work, proposing.shards(), partial(_propose, work, inputs))
+    proposals = proposing.within_reach(found)
     tables.write_table(work.folder / PROPOSALS, tables.PROPOSALS, proposals)
     work.facts.update(proposals=len(proposals))
 
 
-def _propose(work: Work, inputs: Inputs, scales: Scales, shards: Sequence[Shard]) -> pa.Table:
+def _propose(work: Work, inputs: Inputs, shards: Sequence[Shard]) -> pa.Table:
     """Proposals of these shards."""
-    return pa.concat_tables(map(partial(_scoring(work, inputs).proposals, scales), shards))
+    return _proposing(work, inputs).proposals(shards)
 
 
-def _in_batches(work: Work, scoring: Scoring, function: Callable[[Sequence[Shard]], Found]) -> Iterator[Found]:
-    """Call `function` on batches of the pool's shards, wherever stages run, and yield what it finds."""
-    shards = scoring.pool.shards()
+def _in_batches(
+    work: Work, shards: Sequence[Shard], function: Callable[[Sequence[Shard]], pa.Table]
+) -> Iterator[pa.Table]:
+    """Call `function` on batches of shards, wherever stages run, and yield what it finds."""
     to_do = batches(shards)
     name = work.folder.name.split(".")[1]
     with track(f"round {work.number} {name}", len(shards), "shards") as advance:

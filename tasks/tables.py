@@ -45,6 +45,19 @@ and components (c_c) in clicks."""
 ANSWERS = pa.schema([("image_id", pa.string()), *_BOX, ("labels_png", pa.binary()), ("clicks", pa.list_(pa.float32()))])
 """What the oracle returned: labels of the region as an 8-bit PNG, clicks as (y, x, weight) one after the other."""
 
+EXTENTS = pa.schema(
+    [
+        ("image_rank", pa.int32()),
+        ("candidates", pa.int64()),
+        ("information_low", pa.float32()),
+        ("information_high", pa.float32()),
+        ("cost_low", pa.float32()),
+        ("cost_high", pa.float32()),
+    ]
+)
+"""Index of the image in the pool table, its regions that may be asked for, and the smallest and largest sum of each map
+over them, or of a whole image its mean: null without a map, +inf and -inf without a candidate."""
+
 PROPOSALS = pa.schema(
     [
         ("image_rank", pa.int32()),

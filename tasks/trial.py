@@ -29,7 +29,7 @@ from cereals_core.models.base import Network
 from cereals_core.models.build import build_cost_network, build_network
 from cereals_core.oracle import answer
 from cereals_core.prediction import Predictor
-from cereals_core.regions import candidates, window_sums
+from cereals_core.regions import candidates, image_sum, window_sums
 from cereals_core.report.facts import CostSample, Point, QueryFacts, RegionView, RoundFacts
 from cereals_core.report.figures import round_pictures
 from cereals_core.seeding import rng
@@ -221,13 +221,13 @@ class Trial:
         """As many maps as regions are scored by, cut to whole cells."""
         count = (self.wanted.information != "random") + (self.wanted.cost != "none")
         shape = tuple(side // STRIDE_PX for side in self.size)
-        return [quantise(self.random.random(shape, np.float32)) for _ in range(count)]
+        return [quantise(self.random.random(shape, np.float32)).astype(np.float32) for _ in range(count)]
 
     def _sums(self) -> tuple[np.ndarray, list[np.ndarray]]:
         """Candidates, and the sums of the maps over each of them."""
         side = self.wanted.window_px // STRIDE_PX
         if self.wanted.unit == "image":
-            return np.ones((1, 1), bool), [cells.sum(dtype=np.float64, keepdims=True) for cells in self.made_maps]
+            return np.ones((1, 1), bool), [image_sum(cells) for cells in self.made_maps]
         free = np.zeros(tuple(length // STRIDE_PX for length in self.size), bool)
         return candidates(free, side), [window_sums(cells, side) for cells in self.made_maps]
 

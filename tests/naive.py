@@ -64,14 +64,14 @@ def candidates(labelled: np.ndarray, window: int) -> dict[Position, bool]:
     }
 
 
-def scale(values: list[float]) -> list[float]:
+def scale(values: list[np.float32]) -> list[np.float32]:
     """Scale a whole pool's candidates linearly to [0, 1]; a constant pool to 0."""
     low, high = min(values), max(values)
-    return [(value - low) / (high - low) if high > low else 0.0 for value in values]
+    return [(value - low) / (high - low) if high > low else np.float32(0) for value in values]
 
 
-def fuse(name: str, information: float, cost: float, alpha: float) -> float:
-    """Fused score of one region in Python's floats."""
+def fuse(name: str, information: np.float32, cost: np.float32, alpha: float) -> np.float32:
+    """Fused score of one region."""
     if name == "g1":
         return information / (1 + cost)
     if name == "g2":

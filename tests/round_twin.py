@@ -14,11 +14,14 @@ import zarr
 
 from cereals_core.settings import CampaignSettings
 from cereals_core.settings_files import read_settings
+from tasks import tables
 from tasks.history import ledger_before, maps_of, product_of
 from tasks.labels import Ledger
-from tasks.layout import SCALES, Campaign
-from tasks.scoring import Scales, Scoring
+from tasks.layout import EXTENTS, Campaign
+from tasks.region_maps import Regions, Scales
+from tasks.scoring import Proposing
 from tasks.start import open_pool
+from tasks.tables import read_table
 
 
 @dataclass(frozen=True)
@@ -28,18 +31,18 @@ class Twin:
     fused: dict[str, np.ndarray]
     proposals: set[tuple[int, int, int, float]]
     queries: list[tuple[str, int, int, float]]
-    information: list[float]
+    information: list[np.float32]
 
 
 def recompute(folder: Path, settings: CampaignSettings, number: int) -> Twin:
-    """Window sums cell by cell, scaling over all candidates, fusion in plain floats, sorting everything."""
+    """Window sums cell by cell, scaling over all candidates, fusion one by one, sorting everything."""
     wanted = settings.acquisition
     window = wanted.window_px // 8
     rounds = folder / "rounds" / f"{number:03d}"
     pool = pq.read_table(folder / "pool" / "pool.parquet").to_pylist()
     before = folder / "rounds" / f"{number - 1:03d}" / "oracle-query" if number else folder / "seed-set"
     boxes = pq.read_table(before / "ledger.parquet").to_pylist()
-    sums: dict[tuple[str, int, int], tuple[float, float]] = {}
+    sums: dict[tuple[str, int, int], tuple[np.float32, np.float32]] = {}
     shapes: dict[str, tuple[int, int]] = {}
     for image in pool:
         rows, columns = image["height"] // 8, image["width"] // 8
@@ -53,7 +56,7 @@ def recompute(folder: Path, settings: CampaignSettings, number: int) -> Twin:
         shapes[image["image_id"]] = rows - window + 1, columns - window + 1
         for at, free in naive.candidates(labelled, window).items():
             if free:
-                sums[image["image_id"], *at] = information[at], cost[at]
+                sums[image["image_id"], *at] = np.float32(information[at]), np.float32(cost[at])
     scaled = zip(*(naive.scale([pair[index] for pair in sums.values()]) for index in (0, 1)), strict=True)
     fused = {name: np.full(shape, -np.inf, np.float32) for name, shape in shapes.items()}
     for (name, y, x), (information_share, cost_share) in zip(sums, scaled, strict=True):
@@ -76,7 +79,7 @@ def _map(stage: Path, image: dict[str, int]) -> np.ndarray:
 def assert_same(folder: Path, settings: CampaignSettings, number: int) -> Twin:
     """Assert that fused scores, proposals and queries are those of the naive twins, bit for bit."""
     twin, campaign = recompute(folder, settings, number), Campaign(folder, settings)
-    scoring = Scoring(
+    regions = Regions(
         settings.acquisition,
         open_pool(campaign, product_of(campaign, "pool", None)),
         Ledger(ledger_before(campaign, number)),
@@ -84,10 +87,9 @@ def assert_same(folder: Path, settings: CampaignSettings, number: int) -> Twin:
         settings.seed,
         number,
     )
-    scales = Scales.read(product_of(campaign, "region-fusion", number) / SCALES)
-    for shard in scoring.pool.shards():
-        for image, scores in zip(shard.images, scoring.scores(scales, shard), strict=True):
-            np.testing.assert_array_equal(scores, twin.fused[image.image_id], err_msg=image.image_id)
+    scales = Scales(read_table(product_of(campaign, "region-fusion", number) / EXTENTS, tables.EXTENTS))
+    for image, scores in Proposing(regions, scales).scores(regions.pool.shards()):
+        np.testing.assert_array_equal(scores, twin.fused[image.image_id], err_msg=image.image_id)
     stages = folder / "rounds" / f"{number:03d}"
     proposals = pq.read_table(stages / "nms" / "proposals.parquet").to_pylist()
     assert {(p["image_rank"], p["y"], p["x"], p["score"]) for p in proposals} == twin.proposals

@@ -12,9 +12,8 @@ from made_round import made_campaign, make, run
 
 from cereals_core.errors import CerealsError, ProductError
 from tasks import tables, workers
-from tasks.layout import PROPOSALS, SCALES
+from tasks.layout import EXTENTS, PROPOSALS
 from tasks.processes import in_processes
-from tasks.scoring import Scales
 from tasks.selection import nms, region_fusion
 
 ROOT = Path(__file__).parent.parent
@@ -51,10 +50,13 @@ def test_selection_in_processes_is_that_of_one(tmp_path: Path, monkeypatch: pyte
         scales = run(campaign, region_fusion, inputs)
         proposals = run(campaign, nms, {**inputs, "scales": scales})
         made.append(
-            (Scales.read(scales / SCALES), tables.read_table(proposals / PROPOSALS, tables.PROPOSALS).to_pylist())
+            (
+                tables.read_table(scales / EXTENTS, tables.EXTENTS).to_pylist(),
+                tables.read_table(proposals / PROPOSALS, tables.PROPOSALS).to_pylist(),
+            )
         )
     assert made[0] == made[1]
-    assert len(made[0][1]) == 128
+    assert (len(made[0][0]), len(made[0][1])) == (200, 128)
 
 
 SLOW = """
