@@ -35,3 +35,7 @@ class WorkersError(CerealsError, RuntimeError):
 
 class ResourcesError(CerealsError, MemoryError):
     """Memory or disk will not do for what was asked for."""
+
+
+class ServicesError(CerealsError, RuntimeError):
+    """The server or a worker does not start, or does not answer."""

@@ -23,9 +23,8 @@ from prefect.workers.process import ProcessWorker
 from pydantic import ValidationError
 from tzlocal import get_localzone_name
 
-from cereals_core.errors import SettingsError
+from cereals_core.errors import ServicesError, SettingsError
 from cereals_core.settings_files import is_study, read_settings, read_study
-from deployments.services import ServicesError
 
 CPU_POOL, CUDA_POOL = "cereals-cpu", "cereals-cuda"
 POOLS = {

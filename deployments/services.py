@@ -16,17 +16,13 @@ from uuid import uuid4
 import psutil
 from pydantic import BaseModel, Field, ValidationError
 
-from cereals_core.errors import CerealsError
+from cereals_core.errors import ServicesError
 from tasks.storage import write_atomically
 
 MARK = "CEREALS_SERVICES"
 SAME_START_S = 1.0
 """Clocks that are set change what a system says of its processes' start by less than this."""
 KILLED_S = 10.0
-
-
-class ServicesError(CerealsError, RuntimeError):
-    """The server or a worker does not start, or does not answer."""
 
 
 class Service(BaseModel):

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cereals_core.errors import ServicesError
 from deployments.environment import prepare_environment
-from deployments.services import Services, ServicesError
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
+
+    from deployments.services import Services
 
 SERVER = "server"
 PORT = 4200
@@ -101,13 +103,15 @@ def wanted_workers(devices: Sequence[str], cpu_runs: int) -> dict[str, Worker]:
     return {"cpu": Worker(CPU_POOL, cpu_runs, ""), **cuda}
 
 
-def _services() -> Services:
+def _services() -> "Services":
+    from deployments.services import Services
+
     prepare_environment()
     return Services(Path(os.environ.get("PREFECT_HOME", Path.home() / ".prefect")))
 
 
 @contextmanager
-def _all_or_nothing(services: Services) -> Iterator[None]:
+def _all_or_nothing(services: "Services") -> Iterator[None]:
     """End everything again when a start from nothing fails."""
     was_up = services.process(SERVER) is not None
     try:
@@ -119,7 +123,7 @@ def _all_or_nothing(services: Services) -> Iterator[None]:
 
 
 def _start_server(
-    services: Services, client: "SyncPrefectClient", environment: Mapping[str, str], database: str | None
+    services: "Services", client: "SyncPrefectClient", environment: Mapping[str, str], database: str | None
 ) -> list[str]:
     """Start the server and give it all it needs, unless it is up; what was started."""
     from deployments.server import deploy_all, furnish, is_healthy, wait_until
@@ -149,7 +153,7 @@ def _refuse_taken_port(port: int) -> None:
 
 
 def _start_workers(
-    services: Services, client: "SyncPrefectClient", environment: Mapping[str, str], wanted: Mapping[str, Worker]
+    services: "Services", client: "SyncPrefectClient", environment: Mapping[str, str], wanted: Mapping[str, Worker]
 ) -> list[str]:
     """Start the workers that are missing, and wait until each has asked for work; what was started."""
     from deployments.server import has_reported, wait_until
@@ -169,7 +173,7 @@ def _worker_name(name: str) -> str:
     return f"{socket.gethostname()}-{name}"
 
 
-def _tell(services: Services, started: Sequence[str]) -> None:
+def _tell(services: "Services", started: Sequence[str]) -> None:
     url = f"http://127.0.0.1:{services.state.port}"
     typer.echo(f"{'up' if started else 'already up'}: {url}")
     for name, service in services.state.services.items():

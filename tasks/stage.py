@@ -89,10 +89,10 @@ class Stage:
     ) -> None:
         self.body, self.name, self.version, self.depends_on = body, name, version, depends_on
         self.gpu, self.where, self.shareable = gpu, where, shareable
+        # No tags: for each task that has some, Prefect asks its server for slots, which took 2 s every few stages.
         self.task = task(
             name=name,
             task_run_name=self._run_name,
-            tags=["gpu" if gpu else "cpu"],
             cache_policy=NO_CACHE,
             persist_result=False,
             retries=len(RETRIED_AFTER_S),

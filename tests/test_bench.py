@@ -2,15 +2,18 @@
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
 import made_round
 import numpy as np
 import pytest
 import torch
 from measure import elapsed, forward_flops, keep, side_by_side, this_machine
+from plain_round import plain_round
 from prefect import flow
 
 from cereals_core.datasets import open_images, open_truth
@@ -33,16 +36,19 @@ from tasks.history import product_of
 from tasks.labels import Ledger, box_of
 from tasks.layout import Campaign
 from tasks.mapping import cost_map, info_map
+from tasks.metrics import made_products
 from tasks.oracle import oracle_query, seed_set
 from tasks.products import Product
 from tasks.start import check_pool
 from tasks.training import load_model
 
-POOL, EVALUATED, HEIGHT, WIDTH, NETWORK = 48, 24, 512, 1024, 0.125
+POOL, EVALUATED, HEIGHT, WIDTH, NETWORK = 48, 24, 512, 1024, 0.25
 SETTING = f"{HEIGHT} x {WIDTH} px, width {NETWORK}"
-SAMPLES = 20
-WHOLE_PASSES_IMAGES = 3
+SAMPLES, STEPS, SEED_IMAGES, WINDOW_PX = 20, 24, 4, 128
+WHOLE_PASSES_IMAGES = 2
 """Images that are passed as often as there are samples."""
+MAPPED = POOL - SEED_IMAGES
+"""Images whose maps are made: none of those that are labelled in full."""
 
 pytestmark = [pytest.mark.bench, pytest.mark.usefixtures("prefect_server")]
 
@@ -53,6 +59,8 @@ class Made:
 
     campaign: Campaign
     elapsed_s: float
+    stages_s: float
+    """Of its stages without what is around them."""
 
     def product(self, stage: str) -> Product:
         """The round's product of a stage, or that of a stage before it."""
@@ -85,19 +93,28 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     campaign = Campaign(folder / "campaign", settings_of(folder))
     started = time.perf_counter()
     first_round(campaign)
-    return Made(campaign, time.perf_counter() - started)
+    elapsed_s = time.perf_counter() - started
+    return Made(campaign, elapsed_s, sum(each.elapsed_s for each in made_products(campaign)))
+
+
+def measuring(made: Made, information: str) -> Made:
+    """The same with another measure of information."""
+    settings = made.campaign.settings
+    acquisition = settings.acquisition.model_copy(update={"information": information})
+    changed = settings.model_copy(update={"acquisition": acquisition})
+    return replace(made, campaign=Campaign(made.campaign.folder, changed))
 
 
 def settings_of(folder: Path) -> CampaignSettings:
-    wanted = {"seed_images": 4, "images_per_round": 4, "information": "entropy", "dropout_samples": SAMPLES}
+    wanted = {"seed_images": SEED_IMAGES, "images_per_round": 4, "dropout_samples": SAMPLES}
     return parse_settings(
         {
             "name": "bench",
             "folder": str(folder / "campaign"),
             "data": {"format": "cityscapes", "root": str(folder / "data")},
             "model": {"width": NETWORK},
-            "training": {"max_steps": 24},
-            "acquisition": {**wanted, "window_px": 128},
+            "training": {"max_steps": STEPS},
+            "acquisition": {**wanted, "window_px": WINDOW_PX},
         },
         "benchmark",
     )
@@ -131,29 +148,50 @@ def test_map_stages(made: Made, network: Network) -> None:
 
     information = {"pool": "pool", "ledger": "seed-set", "model": "train-seg"}
     clicks = {"pool": "pool", "ledger": "seed-set", "model": "train-cost"}
+    certain = measuring(made, "entropy")
     ways = (
-        made.again(info_map, **information),
-        made.again(info_map, keeping=True, **information),
+        certain.again(info_map, **information),
+        certain.again(info_map, keeping=True, **information),
         made.again(cost_map, **clicks),
         bare,
     )
     seconds = side_by_side(ways)
     bare_s, floor = POOL / seconds[-1], floor_of(made)
     names = (("info-map", "entropy, files"), ("info-map", "entropy, images kept"), ("cost-map", "files"))
-    # 4 of the images are fully labelled: no maps of them are made.
     keep(
         *(
-            Measured(stage, f"{said}, {SETTING}", (POOL - 4) / taken, bare_s, None, floor)
+            Measured(stage, f"{said}, {SETTING}", MAPPED / taken, bare_s, None, floor)
             for (stage, said), taken in zip(names, seconds, strict=False)
         )
     )
 
 
-def test_vote_entropy(made: Made, network: Network) -> None:
-    acquisition = made.campaign.settings.acquisition.model_copy(update={"information": "vote_entropy"})
-    voting = Made(
-        Campaign(made.campaign.folder, made.campaign.settings.model_copy(update={"acquisition": acquisition})), 0.0
+def test_reduced_precision_and_compilation(made: Made, network: Network) -> None:
+    """Passes alone, and by how much maps differ from those of float32."""
+    pixels = tensors(made, "pool", network)[:8]
+    low, compiled = torch.autocast(pixels[0].device.type, torch.bfloat16), cast(Network, torch.compile(network))
+    maps: dict[str, list[np.ndarray]] = {}
+
+    @torch.inference_mode()
+    def passes(
+        name: str, model: Callable[[torch.Tensor], torch.Tensor], precision: AbstractContextManager[Any]
+    ) -> None:
+        with precision:
+            maps[name] = [entropy(model(each)).cpu().numpy() for each in pixels]
+
+    ways = (
+        partial(passes, "float32", network, nullcontext()),
+        partial(passes, "bfloat16", network, low),
+        partial(passes, "compiled", compiled, nullcontext()),
     )
+    full_s, low_s, compiled_s = side_by_side(ways, 4)
+    for name, taken in (("bfloat16", low_s), ("compiled", compiled_s)):
+        moved = np.abs(np.stack(maps[name]) - np.stack(maps["float32"])).max()
+        setting = f"{name}, passes alone, {SETTING}; bare: float32; entropy moves by {moved:.2g} nats at most"
+        keep(Measured("info-map", setting, len(pixels) / taken, len(pixels) / full_s))
+
+
+def test_vote_entropy(made: Made, network: Network) -> None:
     few, shapes = tensors(made, "pool", network)[: 4 * WHOLE_PASSES_IMAGES], network.mask_shapes(HEIGHT, WIDTH)
     device = few[0].device
     masks = [draw_masks(rng(0, number), shapes, 0.5, device) for number in range(SAMPLES)]
@@ -167,7 +205,7 @@ def test_vote_entropy(made: Made, network: Network) -> None:
         for image in images:
             vote_entropy(samples(image)).half().cpu()
 
-    ours = voting.again(info_map, pool="pool", ledger="seed-set", model="train-seg")
+    ours = made.again(info_map, pool="pool", ledger="seed-set", model="train-seg")
     whole = few[:WHOLE_PASSES_IMAGES]
     ours_s, bare_s, whole_s = side_by_side(
         (
@@ -177,7 +215,7 @@ def test_vote_entropy(made: Made, network: Network) -> None:
         )
     )
     setting = f"vote entropy of {SAMPLES}, {SETTING}"
-    rates = (POOL - 4) / ours_s, len(few) / bare_s, len(whole) / whole_s
+    rates = MAPPED / ours_s, len(few) / bare_s, len(whole) / whole_s
     keep(Measured("info-map", setting, *rates, floor_of(made)))
 
 
@@ -208,16 +246,18 @@ def test_evaluate_and_oracle_query(made: Made, network: Network) -> None:
 
     ways = (made.again(oracle_query, pool="pool", ledger="seed-set", proposals="nms"), answered, one_by_one)
     rates = [len(asked) / taken for taken in side_by_side(ways)]
-    keep(Measured("oracle-query", f"regions of 128 px, {HEIGHT} x {WIDTH} px", *rates))
+    keep(Measured("oracle-query", f"regions of {WINDOW_PX} px, {HEIGHT} x {WIDTH} px; bare: truth in memory", *rates))
 
 
 def test_a_whole_round(made: Made) -> None:
-    """Seconds of a round as rounds an hour; bare: its stages without what is around them."""
-    stages = made.campaign.round_stages
-    stages_s = sum(made.product(name).elapsed_s for name in stages)
-    stages_s += sum(product_of(made.campaign, name, None).elapsed_s for name in ("pool", "seed-set"))
-    setting = f"{POOL} images, {SETTING}: rounds an hour, against its stages alone"
-    keep(Measured("a whole round", setting, 3600 / made.elapsed_s, 3600 / stages_s))
+    """Rounds an hour, against the arithmetic alone and the plain way, which do not check, compare costs or report."""
+    rounds = f"{POOL} images, vote entropy of {SAMPLES}, {STEPS} steps, {SETTING}: rounds an hour"
+    plain = partial(plain_round, made.campaign.settings, SEED_IMAGES)
+    seconds = side_by_side((partial(plain, bare=True), partial(plain, bare=False)), 1)
+    keep(
+        Measured("a whole round", rounds, *(3600 / taken for taken in (made.elapsed_s, *seconds))),
+        Measured("a whole round", f"{rounds}; bare: its stages alone", 3600 / made.elapsed_s, 3600 / made.stages_s),
+    )
 
 
 def test_reading_ahead(made: Made) -> None:

@@ -102,7 +102,7 @@ def test_growth(tmp_path: Path) -> None:
     (FOLDER / f"{name}.json").write_text(json.dumps(rows, indent=1) + "\n")
     plot(rows, FOLDER / f"{name}.png")
     assert max(row["peak_bytes"] for row in rows) < 2 << 30
-    assert rows[-1]["peak_bytes"] < 2 * rows[0]["peak_bytes"]
+    assert rows[-1]["peak_bytes"] < 4 * rows[0]["peak_bytes"]  # a process for each core beside this one
 
 
 def plot(rows: Sequence[dict[str, float]], file: Path) -> None:
@@ -121,5 +121,5 @@ def plot(rows: Sequence[dict[str, float]], file: Path) -> None:
     time.set(xlabel="images of 1024 x 2048 px", ylabel="seconds", title="Time")
     time.legend()
     memory.semilogx(images, [row["peak_bytes"] / 2**20 for row in rows], "o-")
-    memory.set(xlabel="images of 1024 x 2048 px", ylabel="MiB", title="Peak memory of the process", ylim=(0, None))
+    memory.set(xlabel="images of 1024 x 2048 px", ylabel="MiB", title="Peak memory of all processes", ylim=(0, 2100))
     figure.savefig(file, dpi=110)

@@ -23,7 +23,7 @@ from tasks.images import LabelledImages
 Method = Literal["masking", "cropping"]
 METHODS: tuple[Method, Method] = ("masking", "cropping")
 CLASSES, WIDTH, DROPOUT = 19, 0.125, 0.5
-STEPS: tuple[tuple[int, int, float, int], ...] = ((64, 128, 0.0625, 32), (256, 512, 0.125, 8))
+STEPS: tuple[tuple[int, int, float, int], ...] = ((64, 128, 0.0625, 32), (256, 512, 0.125, 8), (512, 1024, 0.25, 3))
 """Height, width, width of the network, and images of a labelled set."""
 BATCHES = (1, 2, 4, 8)
 REPEATS = 9

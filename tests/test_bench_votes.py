@@ -1,14 +1,15 @@
 """Benchmark, off by default: dropout samples by one pass of the trunk against as many whole passes."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from plain_round import whole_passes
 
-from cereals_core.information import quantise, vote_entropy
-from cereals_core.models.dropout import draw_masks
+from cereals_core.information import vote_entropy
 from cereals_core.models.fcn8s import FCN8s
 from cereals_core.prediction import Predictor
 from cereals_core.seeding import rng
@@ -16,29 +17,10 @@ from cereals_core.seeding import rng
 SAMPLES, DROPOUT, WIDTH, CLASSES = 20, 0.5, 0.25, 19
 
 
-def by_whole_passes(predictor: Predictor, image: np.ndarray) -> np.ndarray:
-    stream, pixels = rng(0, "votes"), torch.from_numpy(image)[None].permute(0, 3, 1, 2).to(predictor.device)
-    shapes = predictor.model.mask_shapes(*image.shape[:2])
-
-    def samples() -> Iterator[torch.Tensor]:
-        for _ in range(SAMPLES):
-            yield predictor.model(pixels, draw_masks(stream, shapes, DROPOUT, predictor.device))
-
-    with torch.inference_mode():
-        return quantise(vote_entropy(samples())[0].cpu().numpy())
-
-
-def by_one_trunk(predictor: Predictor, image: np.ndarray) -> np.ndarray:
-    streams = [rng(0, "votes")]
-    return predictor.sampled_information(image[None], vote_entropy, SAMPLES, DROPOUT, streams)[0].cpu().numpy()
-
-
-def timed(
-    way: Callable[[Predictor, np.ndarray], np.ndarray], predictor: Predictor, image: np.ndarray
-) -> tuple[np.ndarray, float]:
-    """The map, and the seconds it took."""
+def timed(way: Callable[..., torch.Tensor], image: np.ndarray) -> tuple[np.ndarray, float]:
+    """The map by one way, and the seconds it took."""
     started = time.perf_counter()
-    votes = way(predictor, image)
+    votes = way(image[None], vote_entropy, SAMPLES, DROPOUT, [rng(0, "votes")]).half().cpu().numpy()
     return votes, time.perf_counter() - started
 
 
@@ -52,7 +34,8 @@ def test_one_trunk_pass_gives_the_votes_of_whole_passes_sooner(capsys: pytest.Ca
     for height, width in ((512, 1024), (1024, 2048)):
         image = rng(0, "image", height).integers(0, 256, (height, width, 3), np.uint8)
         predictor.information(image[None], lambda logits: logits[:, 0])  # the first pass is slower than all others
-        (votes, fast_s), (expected, slow_s) = (timed(way, predictor, image) for way in (by_one_trunk, by_whole_passes))
+        ways = predictor.sampled_information, partial(whole_passes, predictor)
+        (votes, fast_s), (expected, slow_s) = (timed(way, image) for way in ways)
         np.testing.assert_array_equal(votes, expected)
         assert (votes > 0).any()
         rows.append(f"| {height} x {width} | {fast_s:.2f} | {slow_s:.2f} | {slow_s / fast_s:.1f} |")

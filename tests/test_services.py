@@ -15,11 +15,11 @@ from deployed import ROOT, cereals, ended, free_port, until, write_toml
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.sorting import FlowRunSort
 
-from cereals_core.errors import SettingsError
+from cereals_core.errors import ServicesError, SettingsError
 from cereals_core.settings import CampaignSettings
 from deployments import services_commands
 from deployments.server import CPU_POOL, CUDA_POOL, server_environment
-from deployments.services import MARK, Service, Services, ServicesError
+from deployments.services import MARK, Service, Services
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 PARENT = [

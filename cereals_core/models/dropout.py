@@ -24,4 +24,4 @@ def _draw(rng: np.random.Generator, shape: tuple[int, ...], dropout: float) -> T
         keep = np.unpackbits(np.frombuffer(rng.bytes(-(-size // 8)), np.uint8), count=size)
     else:
         keep = (rng.random(size, np.float32) >= dropout).view(np.uint8)
-    return torch.from_numpy(keep).reshape(shape).float() / (1 - dropout)
+    return torch.from_numpy(keep).reshape(shape).float().div_(1 - dropout)
