@@ -158,10 +158,10 @@ class Workload:
         return others.get(stage, images)
 
     def read_bytes(self, stage: str) -> int:
-        """Bytes of stored maps that a stage reads in a round."""
+        """Bytes of stored maps that a stage reads in a round at most."""
         wanted = self.settings.acquisition
         stores = (wanted.information != "random") + (wanted.cost != "none")
-        return stores * self.outlook.map_bytes if stage in ("region-fusion", "nms", "oracle-query") else 0
+        return stores * self.outlook.map_bytes if stage in ("region-fusion", "nms") else 0
 
 
 class Pace:

@@ -1,8 +1,8 @@
 """Arithmetic on all cores of this machine, by processes.
 
 Threads do not help: a call of NumPy on one map takes some microseconds, and threads that pass the interpreter's lock to
-each other so often get no further than one of them does. Per image of 1024 x 2048 px, finding the scales of fusion took
-0.46 ms by one thread, 0.45 by two, and 0.26 by two processes.
+each other so often get no further than one of them does. On two cores, selection from 100,000 images of 1024 x 2048 px,
+their maps read from the disk, took 67 s in one process and 50 s in two.
 """
 
 import multiprocessing

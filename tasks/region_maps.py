@@ -155,15 +155,10 @@ class Regions:
     def of(self, images: Iterable[PoolImage], maps: Maps) -> Iterator[tuple[PoolImage, np.ndarray, Sums]]:
         """Images of a shard; which of their regions may be asked for, bool (rows, columns); and the regions' sums."""
         for image in images:
-            mask, place = (
-                self.kind.candidates(self.ledger.labelled_cells(image), image),
-                image.row % self.pool.shard_images,
-            )
-            yield (
-                image,
-                mask,
-                {name: self.kind.sums(_single(of_shard[place]), image) for name, of_shard in maps.items()},
-            )
+            mask = self.kind.candidates(self.ledger.labelled_cells(image), image)
+            row = image.row % self.pool.shard_images
+            sums = {name: self.kind.sums(_single(halves[row]), image) for name, halves in maps.items()}
+            yield image, mask, sums
 
 
 def _single(half: np.ndarray) -> np.ndarray:

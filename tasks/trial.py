@@ -38,10 +38,12 @@ from cereals_core.suppression import suppress
 from cereals_core.training import Loss, Trainer, cost_loss, segmentation_loss
 from tasks import reporting
 from tasks.device import cpu_threads, precision_of, prepare_device
+from tasks.maps import SHARDS_A_BATCH
 from tasks.outlook import Size
 from tasks.planning import TRAININGS, Workload
 from tasks.projection import uses_cuda
 from tasks.timing import LIMIT_S, MOST_IMAGES, Timed, elapsed, read_ahead, seconds
+from tasks.workers import MANY_BATCHES
 
 EPOCH_S, MOST_STEPS = 0.3, 20
 """An epoch that is timed takes about so long, and has so many steps at most."""
@@ -57,7 +59,8 @@ class Trial:
         self.settings, self.wanted, self.workload = settings, settings.acquisition, workload
         self.device, self.precision = prepare_device(settings.compute), precision_of(settings.compute)
         torch.zeros(1, device=self.device)  # the first use of a CUDA device takes seconds
-        self.threads = min(cpu_threads(settings.compute), len(os.sched_getaffinity(0)))
+        batches = workload.outlook.images / (settings.compute.shard_images * SHARDS_A_BATCH)
+        self.processes = len(os.sched_getaffinity(0)) if batches >= MANY_BATCHES else 1
         self.source, self.truths = open_images(settings.data, "pool"), open_truth(settings.data, "eval")
         self.classes = len(self.source.class_names)
         mean_px, self.ids = workload.outlook.mean_px, list(images)
@@ -81,8 +84,8 @@ class Trial:
             "train-cost": partial(self._step, "train-cost"),
             "info-map": lambda: self._maps(self._information()),
             "cost-map": lambda: self._maps(Predictor(self.cost_model, self.precision).clicks),
-            "region-fusion": lambda: Timed(self.scale * seconds(self._scales) / self.threads),
-            "nms": lambda: Timed(self.scale * seconds(self._proposals) / self.threads),
+            "region-fusion": lambda: Timed(self.scale * seconds(self._scales) / self.processes),
+            "nms": lambda: Timed(self.scale * seconds(self._proposals) / self.processes),
             "oracle-query": self._answered,
             "evaluate-cost": self._compared,
             "report": lambda: Timed(seconds(self._page())),

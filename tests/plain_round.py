@@ -39,9 +39,8 @@ def plain_round(settings: CampaignSettings, seed_images: int, bare: bool) -> Non
     pool, evaluated = (open_truth(settings.data, split) for split in ("pool", "eval"))
     kept = {image_id: pool.image(image_id) for image_id in pool.image_ids} if bare else {}
     images = kept.__getitem__ if bare else pool.image
-    device, classes = prepare_device(settings.compute), len(pool.class_names)
-    learner = build_network(settings.model, classes).to(device)
-    cost_learner = build_cost_network(settings.model).to(device)
+    classes = len(pool.class_names)
+    learner, cost_learner = build_network(settings.model, classes), build_cost_network(settings.model)
     train(learner, segmentation_loss, settings, images, labels_of(pool, seed_images))
     train(cost_learner, cost_loss, settings, images, clicks_of(pool, seed_images))
     segmentation, cost = Predictor(learner), Predictor(cost_learner)
@@ -89,8 +88,8 @@ def train(
 ) -> None:
     """As many steps as the campaign's trainings take, each on one image."""
     network.initialise(torch.Generator().manual_seed(0))
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    device = next(network.parameters()).device
+    device = prepare_device(settings.compute)
+    network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser, stream = torch.optim.Adam(network.parameters(), lr=settings.training.learning_rate), rng(0, "plain")
     for _, image_id in zip(range(settings.training.max_steps), cycle(targets), strict=False):
         image = images(image_id)

@@ -12,8 +12,8 @@ import made_round
 import numpy as np
 import pytest
 import torch
-from measure import elapsed, forward_flops, keep, side_by_side, this_machine
-from plain_round import plain_round
+from measure import forward_flops, keep, side_by_side, this_machine
+from plain_round import clicks_of, labels_of, plain_round, train
 from prefect import flow
 
 from cereals_core.datasets import open_images, open_truth
@@ -21,13 +21,14 @@ from cereals_core.datasets.synthetic import write_cityscapes_layout
 from cereals_core.evaluation import confusion
 from cereals_core.information import entropy, vote_entropy
 from cereals_core.models.base import Network
-from cereals_core.models.build import build_network
+from cereals_core.models.build import build_cost_network, build_network
 from cereals_core.models.dropout import draw_masks
 from cereals_core.oracle import answer
 from cereals_core.report.benchmarks import Measured
 from cereals_core.seeding import rng
 from cereals_core.settings import CampaignSettings, SyntheticData
 from cereals_core.settings_files import parse_settings
+from cereals_core.training import cost_loss, segmentation_loss
 from flows.round import Given, run_round
 from tasks import images as kept_images
 from tasks.device import prepare_device
@@ -40,7 +41,7 @@ from tasks.metrics import made_products
 from tasks.oracle import oracle_query, seed_set
 from tasks.products import Product
 from tasks.start import check_pool
-from tasks.training import load_model
+from tasks.training import load_model, train_cost, train_seg
 
 POOL, EVALUATED, HEIGHT, WIDTH, NETWORK = 48, 24, 512, 1024, 0.25
 SETTING = f"{HEIGHT} x {WIDTH} px, width {NETWORK}"
@@ -249,6 +250,37 @@ def test_evaluate_and_oracle_query(made: Made, network: Network) -> None:
     keep(Measured("oracle-query", f"regions of {WINDOW_PX} px, {HEIGHT} x {WIDTH} px; bare: truth in memory", *rates))
 
 
+def test_trainings_as_stages(made: Made) -> None:
+    """Steps a second of the whole stage, with reading, checking and storing, against steps on images in memory."""
+    settings = made.campaign.settings
+    pool = open_truth(settings.data, "pool")
+    images = {image_id: pool.image(image_id) for image_id in pool.image_ids[:SEED_IMAGES]}.__getitem__
+    networks = build_network(settings.model, 19), build_cost_network(settings.model)
+    ways = (
+        made.again(train_seg, pool="pool", ledger="seed-set"),
+        partial(train, networks[0], segmentation_loss, settings, images, labels_of(pool, SEED_IMAGES)),
+        made.again(train_cost, pool="pool", ledger="seed-set", model="train-seg"),
+        partial(train, networks[1], cost_loss, settings, images, clicks_of(pool, SEED_IMAGES)),
+    )
+    seg, bare_seg, cost, bare_cost = (STEPS / taken for taken in side_by_side(ways, 2))
+    setting = f"the whole stage, {STEPS} steps, {SETTING}"
+    keep(Measured("train-seg", setting, seg, bare_seg), Measured("train-cost", setting, cost, bare_cost))
+
+
+def test_checking_the_pool(made: Made) -> None:
+    """Images a second that are read and checked with their truth, against reading them one by one."""
+    sources = [open_truth(made.campaign.settings.data, split) for split in ("pool", "eval")]
+
+    def one_by_one() -> None:
+        for source in sources:
+            for image_id in source.image_ids:
+                source.image(image_id), source.truth(image_id)
+
+    ours_s, public_s = side_by_side((made.again(check_pool), one_by_one))
+    images = POOL + EVALUATED
+    keep(Measured("pool", f"PNG and polygons, {HEIGHT} x {WIDTH} px", images / ours_s, None, images / public_s))
+
+
 def test_a_whole_round(made: Made) -> None:
     """Rounds an hour, against the arithmetic alone and the plain way, which do not check, compare costs or report."""
     rounds = f"{POOL} images, vote entropy of {SAMPLES}, {STEPS} steps, {SETTING}: rounds an hour"
@@ -257,18 +289,4 @@ def test_a_whole_round(made: Made) -> None:
     keep(
         Measured("a whole round", rounds, *(3600 / taken for taken in (made.elapsed_s, *seconds))),
         Measured("a whole round", f"{rounds}; bare: its stages alone", 3600 / made.elapsed_s, 3600 / made.stages_s),
-    )
-
-
-def test_reading_ahead(made: Made) -> None:
-    """Decoding alone, by one image after the other, and by threads: what reading ahead can hide."""
-    from tasks.prefetch import prefetched
-
-    source = open_images(made.campaign.settings.data, "pool")
-    one = elapsed(lambda: [source.image(each) for each in source.image_ids])
-    ahead = elapsed(lambda: [np.asarray(image).sum() for _, image in prefetched(source.image, source.image_ids)])
-    keep(
-        Measured(
-            "reading", f"PNG, {HEIGHT} x {WIDTH} px: ahead in threads, against one by one", POOL / ahead, POOL / one
-        )
     )

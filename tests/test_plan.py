@@ -1,5 +1,6 @@
 """`cereals plan`: hand-computed times, what is measured, what is recorded, and that nothing is left behind."""
 
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,9 +22,12 @@ from deployments.cli import app
 from tasks import projection, rates, timing, trial
 from tasks.history import product_of
 from tasks.layout import ROUND_STAGES, Campaign
+from tasks.maps import SHARDS_A_BATCH
 from tasks.outlook import Outlook
 from tasks.planning import Pace, Rates, StageTime, Workload, advice, times, to_come
 from tasks.timing import disk_rates, read_ahead
+from tasks.trial import Trial
+from tasks.workers import MANY_BATCHES
 
 SIZES = [(60, 100)] * 10
 
@@ -195,6 +199,15 @@ def test_cropped_regions_of_a_campaign_on_other_hosts_are_measured_here(
 def plan_of(settings: CampaignSettings, monkeypatch: pytest.MonkeyPatch) -> PlanFacts:
     monkeypatch.setattr(plans, "read_settings", lambda file: settings)
     return plans.plan(Path("campaign.toml"))
+
+
+def test_large_pools_alone_are_selected_from_by_all_cores(small: CampaignSettings) -> None:
+    small_shards = 4 * SHARDS_A_BATCH * MANY_BATCHES
+    cores = {
+        images: Trial(small, Workload(Outlook(small, [(60, 100)] * images), 3), {"pool-000000": (60, 100)}).processes
+        for images in (10, small_shards - 1, small_shards)
+    }
+    assert list(cores.values()) == [1, 1, len(os.sched_getaffinity(0))]
 
 
 def test_too_little_memory_is_told_and_nothing_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
