@@ -209,8 +209,8 @@ class Compute(Section):
     threads: int = Field(0, ge=0)
     """CPU threads for the networks; 0: as many as there are cores. Ledgers agree bit for bit at equal counts only."""
     batch_images: int = Field(1, gt=0)
-    """Images that go through a network together when maps are made, if they are of one size. It pays on GPUs with small
-    images, not on CPUs, and changes the last bits of maps."""
+    """Images that go through a network together when maps are made, if they are of one size: for GPUs and small images;
+    on CPUs it does not pay. It changes the last bits of maps."""
     shard_images: int = Field(32, gt=0)
     """Images in a shard of maps, which is one Zarr chunk and one unit of resuming."""
 
