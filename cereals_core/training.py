@@ -28,8 +28,10 @@ from cereals_core.models.base import Network
 from cereals_core.models.dropout import draw_masks
 from cereals_core.settings import Training
 
-Sample = tuple[np.ndarray, np.ndarray]
-"""Image uint8 (H, W, 3) and its target at stride 8: labels uint8, or clicks float32, NaN where nothing is labelled."""
+Image = np.ndarray | Tensor
+"""uint8 (H, W, 3), in main memory or where the network is."""
+Sample = tuple[Image, np.ndarray]
+"""Image and its target at stride 8: labels uint8, or clicks float32, NaN where nothing is labelled."""
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Mean over the labelled cells of a network's output and a target, each of one image or crop."""
 InOrder = Callable[[Iterable[int]], Iterable[Sample]]
@@ -67,7 +69,7 @@ class Epoch:
 class Part(NamedTuple):
     """What is computed by itself of one image of a step: a crop, or all of it."""
 
-    image: np.ndarray
+    image: Image
     target: np.ndarray
     """At stride 8, with the cells that count here alone."""
     masks: list[Tensor]
@@ -173,9 +175,11 @@ class Trainer:
         torch.autograd.backward(losses, [torch.full_like(loss, 1 / batch_images) for loss in losses])
         return [loss.detach() for loss in losses]
 
-    def _tensor(self, arrays: Sequence[np.ndarray]) -> Tensor:
+    def _tensor(self, arrays: Sequence[Image]) -> Tensor:
         """Arrays of one shape as one tensor where the network is."""
-        return _joined([torch.from_numpy(array)[None] for array in arrays]).to(self.device, non_blocking=True)
+        if len({isinstance(array, Tensor) for array in arrays}) > 1:  # some of them are there
+            arrays = [torch.as_tensor(array).to(self.device, non_blocking=True) for array in arrays]
+        return _joined([torch.as_tensor(array)[None] for array in arrays]).to(self.device, non_blocking=True)
 
     def state(self) -> dict[str, Any]:
         """Everything needed to go on after this epoch, as tensors and plain values."""

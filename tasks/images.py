@@ -11,13 +11,13 @@ import torch
 from cereals_core.datasets import open_images
 from cereals_core.datasets.base import ImageSource
 from cereals_core.settings import Data
-from cereals_core.training import Sample
+from cereals_core.training import Image, Sample
 from tasks.memory import available_bytes
 from tasks.prefetch import prefetched
 from tasks.products import Product
 
 KEPT_SHARE = 0.25
-"""Share of the memory that the process may hold, for images that are kept."""
+"""Share of the memory that the process may hold, and of what a CUDA device has free, for images that are kept."""
 
 
 def kept_at_most_bytes() -> float:
@@ -56,7 +56,7 @@ class LabelledImages(Sequence[Sample]):
     def __init__(self, source: ImageSource, targets: dict[str, np.ndarray]) -> None:
         self.source, self.targets = source, targets
         self.image_ids = list(targets)
-        self._kept: dict[str, np.ndarray] = {}
+        self._kept: dict[str, Image] = {}
         self._kept_bytes = 0
         self._keeping = Lock()
 
@@ -73,6 +73,14 @@ class LabelledImages(Sequence[Sample]):
         if len(self._kept) == len(self):
             return map(self.__getitem__, indices)
         return (sample for _, sample in prefetched(self.__getitem__, indices))
+
+    def move_to(self, device: torch.device, room_bytes: float) -> None:
+        """Move images that are kept to where the network is, as many as fit into so much room."""
+        for image_id, image in self._kept.items():
+            room_bytes -= image.nbytes
+            if room_bytes < 0:
+                return
+            self._kept[image_id] = torch.as_tensor(image).to(device)
 
     def _read(self, image_id: str) -> np.ndarray:
         image = self.source.image(image_id)

@@ -24,7 +24,7 @@ from cereals_core.settings import CampaignSettings
 from cereals_core.training import Loss, Trainer, cost_loss, segmentation_loss
 from tasks import tables
 from tasks.device import precision_of, prepare_device
-from tasks.images import LabelledImages, pool_images
+from tasks.images import KEPT_SHARE, LabelledImages, pool_images
 from tasks.labels import read_answers
 from tasks.layout import HISTORY, WEIGHTS
 from tasks.products import Product
@@ -138,12 +138,14 @@ def _train(work: Work, name: str, model: Network, loss: Loss, samples: LabelledI
 def _run(trainer: Trainer, samples: LabelledImages, checkpoint: Path, what: str) -> None:
     """Train to the end, from a checkpoint if there is one, saving one now and then."""
     _restore(trainer, checkpoint)
-    saved_at = time.monotonic()
+    saved_at, first = time.monotonic(), len(trainer.history)
     steps = -(-len(samples) // trainer.settings.batch_images)
     most_epochs = -(-trainer.settings.max_steps // steps)
     with track(what, most_epochs, "epochs", len(trainer.history), at_most=True) as advance:
         while not trainer.finished:
             epoch = trainer.run_epoch(samples, samples.in_order)
+            if epoch.epoch == first and trainer.device.type == "cuda":  # what steps need is taken by now
+                samples.move_to(trainer.device, KEPT_SHARE * torch.cuda.mem_get_info(trainer.device)[0])
             if time.monotonic() - saved_at > CHECKPOINT_EVERY_S:
                 _save_checkpoint(trainer, checkpoint)
                 saved_at = time.monotonic()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from cereals_core.errors import DataError
 from cereals_core.seeding import rng
@@ -104,6 +105,25 @@ def test_what_is_in_memory_needs_no_thread() -> None:
     taken = samples.in_order(range(COUNT))
     next(taken)
     assert threading.active_count() == before
+
+
+@pytest.mark.parametrize(("room", "moved"), [(0, 0), (2.5, 2), (4, 4), (99, 4)])
+def test_as_many_images_as_have_room_move_to_where_the_network_is(room: float, moved: int) -> None:
+    source = Counted()
+    samples = labelled(source)
+    list(samples.in_order(range(COUNT)))
+    samples.move_to(torch.device("cpu"), room * IMAGE_BYTES)
+    assert sum(isinstance(image, torch.Tensor) for image, _ in samples) == moved
+    assert_samples(samples, [3, 0, 2, 1])
+    assert set(source.decoded.values()) == {1}
+
+
+def test_images_that_are_not_kept_do_not_move(monkeypatch: pytest.MonkeyPatch) -> None:
+    room_for(monkeypatch, 0)
+    samples = labelled(Counted())
+    list(samples.in_order(range(COUNT)))
+    samples.move_to(torch.device("meta"), 99 * IMAGE_BYTES)
+    assert_samples(samples, range(COUNT))
 
 
 def test_a_broken_image_is_told_by_its_reader() -> None:

@@ -195,3 +195,15 @@ def test_samples_may_come_from_a_reader_that_knows_the_order() -> None:
     read, looked_up = (trainer_of(cost_loss, batch_images=2) for _ in range(2))
     assert read.run_epoch(samples, in_order) == looked_up.run_epoch(samples)  # type: ignore[arg-type]
     assert asked == rng(0, 0).permutation(5).tolist()
+
+
+@METHODS
+@pytest.mark.parametrize("batch_images", [1, 5])
+def test_images_where_the_network_is_give_the_same_weights_bit_for_bit(method: Method, batch_images: int) -> None:
+    samples, weights = samples_for(segmentation_loss), []
+    some_there = [(torch.from_numpy(image), target) for image, target in samples[:3]]
+    for given in (samples, [*some_there, *samples[3:]]):
+        trainer = trainer_of(segmentation_loss, method, batch_images=batch_images)
+        trainer.run_epoch(given)
+        weights.append(trainer.best_weights)
+    assert [name for name, value in weights[0].items() if not torch.equal(value, weights[1][name])] == []
