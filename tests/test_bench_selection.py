@@ -88,6 +88,8 @@ def test_selection_beside_plain_ways(maps: tuple[np.ndarray, np.ndarray], tmp_pa
         ),
         Measured("nms", setting, count / ours["nms_s"], MAPS / suppressed_s, LISTED / listed_s, floor),
     )
+    assert ours["region_fusion_s"] / count < convolved_s / CONVOLVED
+    assert ours["nms_s"] / count < listed_s / LISTED
 
 
 def test_growth(tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ def test_commands_answer_at_once(finished: CampaignSettings, tmp_path: Path) -> 
         Measured("start", "cereals --help; bare: Python with typer and pydantic", 1 / help_s, 1 / bare_s),
         Measured("start", "cereals status, a campaign of two rounds", 1 / status_s, 1 / bare_s),
     )
+    assert max(help_s, status_s) < 5 * bare_s
 
 
 def _keys(keys: dict[str, object]) -> str:
@@ -74,3 +75,4 @@ def test_one_task_a_stage_and_one_an_image() -> None:
             1 / an_image_s,
         )
     )
+    assert one_s < 10 * an_image_s

@@ -1,6 +1,5 @@
 """Benchmarks, off by default: a training step by masking and by cropping, and a campaign's steps beside a bare loop."""
 
-import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
@@ -8,7 +7,7 @@ from typing import Literal
 import numpy as np
 import pytest
 import torch
-from measure import keep
+from measure import keep, side_by_side
 
 from cereals_core.cropping import crops
 from cereals_core.grid import STRIDE_PX, VOID, map_shape
@@ -136,25 +135,11 @@ def bare_epoch(width: float, images: NoiseImages) -> Callable[[], object]:
     return epoch
 
 
-def side_by_side(epochs: Sequence[Callable[[], object]], repeats: int = REPEATS) -> list[float]:
-    """Median seconds of each, taken in turn, after a first time that does not count."""
-    seconds: list[list[float]] = [[] for _ in epochs]
-    for number in range(repeats + 1):
-        for epoch, taken in zip(epochs, seconds, strict=True):
-            started = time.perf_counter()
-            epoch()
-            if DEVICE == "cuda":
-                torch.cuda.synchronize()
-            if number:
-                taken.append(time.perf_counter() - started)
-    return [statistics.median(taken) for taken in seconds]
-
-
 def step_rows() -> Iterator[tuple[str, float, float]]:
     """What is trained, and seconds of one step: ours and the bare loop's."""
     for height, width, network, count in STEPS:
         images = NoiseImages(height, width, count)
-        ours_s, bare_s = side_by_side([our_epoch(network, images), bare_epoch(network, images)])
+        ours_s, bare_s = side_by_side([our_epoch(network, images), bare_epoch(network, images)], REPEATS)
         yield f"{height} x {width}, width {network}", ours_s / count, bare_s / count
 
 
@@ -163,7 +148,7 @@ def batch_rows() -> Iterator[tuple[str, list[float]]]:
     for height, width, network, count in STEPS:
         images = NoiseImages(height, width, count)
         epochs = [our_epoch(network, images, batch_images=batch_images) for batch_images in BATCHES]
-        yield f"{height} x {width}, width {network}", [count / taken for taken in side_by_side(epochs)]
+        yield f"{height} x {width}, width {network}", [count / taken for taken in side_by_side(epochs, REPEATS)]
 
 
 @pytest.mark.bench

@@ -77,8 +77,9 @@ def read_mask(file: Path) -> np.ndarray:
 
 def read_json(file: Path) -> Any:
     """Read a JSON file; DataError if it is missing or broken."""
+    content = _read_bytes(file)
     try:
-        return json.loads(_read_bytes(file))
+        return json.loads(content)
     except ValueError as error:
         raise DataError(f"{file}: not valid JSON ({error}); replace it by an intact copy") from None
 
