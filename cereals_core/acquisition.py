@@ -53,7 +53,7 @@ def round_budget(wanted: Acquisition, mean_image_pixels: float, smallest_image_p
     return budget
 
 
-class Reach:
+class Cutoff:
     """What a proposal's score must be at least to be among the k best of the pool, as far as that is known by now.
 
     Scores are added as they are found, in any order, from any thread; `least` never falls, and never exceeds the k-th

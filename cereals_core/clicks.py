@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from cereals_core.datasets.base import Truth
 from cereals_core.grid import STRIDE_PX, Box, map_shape
+from cereals_core.truth import Truth
 
 MOST_CLICKS_PER_PIXEL = 10
 """Clicks above this are cut off in a pixel of the click map (Mackowiak et al. 2018)."""

@@ -7,10 +7,21 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from cereals_core.report.facts import Point
-
 Axis = Literal["clicks", "pixels"]
 AXES: tuple[Axis, Axis] = ("clicks", "pixels")
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point of a learning curve: the model of a round, and what the labels it was trained on had cost.
+
+    `miou`: in [0, 1]; `clicks`: true clicks (polygon vertices) so far; `pixels`: labelled pixels so far.
+    """
+
+    round: int
+    miou: float
+    clicks: float
+    pixels: int
 
 
 class Curve(NamedTuple):

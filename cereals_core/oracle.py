@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from cereals_core.clicks import RegionCost, clicks_inside, region_cost
-from cereals_core.datasets.base import Truth
 from cereals_core.errors import CerealsError
 from cereals_core.grid import Box
+from cereals_core.truth import Truth
 
 
 class OutsideError(CerealsError, IndexError):

@@ -5,8 +5,13 @@ maps cut to whole cells (height // 8, width // 8), so that every window lies who
 it and its sums fit into a processor's cache, where a stack of maps does not, which costs half as much again.
 """
 
+import math
+
 import cv2
 import numpy as np
+
+from cereals_core.grid import STRIDE_PX, Box, map_shape
+from cereals_core.settings import Acquisition
 
 
 def window_sums(cells: np.ndarray, window_cells: int) -> np.ndarray:
@@ -46,3 +51,57 @@ def image_sum(cells: np.ndarray) -> np.ndarray:
 def untouched_image(labelled: np.ndarray) -> np.ndarray:
     """Whether the image holds no labelled cell, so that it may be asked for whole: bool (h, w) to (1, 1)."""
     return np.asarray(~labelled.any(keepdims=True))
+
+
+class Windows:
+    """Regions of one size, a cell apart, wholly inside their image of `height` x `width` pixels."""
+
+    def __init__(self, window_px: int) -> None:
+        self.window_px, self.window_cells = window_px, window_px // STRIDE_PX
+
+    def sums(self, cells: np.ndarray, height: int, width: int) -> np.ndarray:
+        """Sum a map over every window: float32 (rows, columns)."""
+        return window_sums(_whole_cells(cells, height, width), self.window_cells)
+
+    def compared(self, sums: np.ndarray, height: int, width: int) -> np.ndarray:
+        """Return what is compared over the pool: the sums."""
+        return sums
+
+    def candidates(self, labelled: np.ndarray, height: int, width: int) -> np.ndarray:
+        """Find the windows that hold nothing labelled: bool (rows, columns)."""
+        return candidates(_whole_cells(labelled, height, width), self.window_cells)
+
+    def box(self, y: int, x: int, height: int, width: int) -> Box:
+        """Return the region at (y, x), in pixels."""
+        return Box(y, x, self.window_px, self.window_px)
+
+
+class WholeImages:
+    """Images as they are, each one region at (0, 0)."""
+
+    window_cells = 1
+
+    def sums(self, cells: np.ndarray, height: int, width: int) -> np.ndarray:
+        """Sum a map: float32 (1, 1)."""
+        return image_sum(cells)
+
+    def compared(self, sums: np.ndarray, height: int, width: int) -> np.ndarray:
+        """Return what is compared over the pool: means per cell, so that size makes no image better (our choice)."""
+        return sums / math.prod(map_shape(height, width))
+
+    def candidates(self, labelled: np.ndarray, height: int, width: int) -> np.ndarray:
+        """Tell whether nothing of the image is labelled: bool (1, 1)."""
+        return untouched_image(labelled)
+
+    def box(self, y: int, x: int, height: int, width: int) -> Box:
+        """Return the whole image, in pixels."""
+        return Box(0, 0, height, width)
+
+
+def kind_of(wanted: Acquisition) -> Windows | WholeImages:
+    """Choose what the settings call a region."""
+    return Windows(wanted.window_px) if wanted.unit == "region" else WholeImages()
+
+
+def _whole_cells(cells: np.ndarray, height: int, width: int) -> np.ndarray:
+    return cells[: height // STRIDE_PX, : width // STRIDE_PX]

@@ -37,7 +37,7 @@ def run(files: CampaignFiles) -> None:
     settings = [read_settings(file) for file in files]
     prepare_environment()
     from flows.campaign import run_campaign
-    from tasks.start import open_campaign
+    from tasks.running.opening import open_campaign
 
     for each in settings:
         open_campaign(each)
@@ -52,8 +52,8 @@ def run(files: CampaignFiles) -> None:
 def plan(file: CampaignFile) -> None:
     """Tell time, memory and disk of what is left of a campaign, and write nothing; exits with 1 if something lacks."""
     prepare_environment()
-    from cereals_core.report.plan import plan_text
     from deployments.plan import plan
+    from tasks.pages.plan import plan_text
 
     facts = plan(file)
     typer.echo(plan_text(facts))
@@ -115,7 +115,7 @@ def status(files: CampaignFiles) -> None:
 @app.command()
 def benchmarks() -> None:
     """Show how fast each stage is on the machines that `make bench` was run on."""
-    from cereals_core.report.benchmarks import benchmark_text, read
+    from tasks.pages.benchmarks import benchmark_text, read
 
     files = sorted((Path(__file__).parent.parent / "docs/benchmarks").glob("*.json"))
     typer.echo("\n\n".join(benchmark_text(*read(file)) for file in files if not file.stem.endswith("-growth")))
@@ -128,7 +128,7 @@ def report(file: CampaignFile) -> None:
     from cereals_core.settings_files import is_study
     from deployments.status import open_existing, open_study
     from tasks.reporting import report_campaign
-    from tasks.study import report_study
+    from tasks.study_results import report_study
 
     typer.echo(report_study(open_study(file)) if is_study(file) else report_campaign(open_existing(file)))
 
@@ -178,7 +178,7 @@ def _stopping_cleanly(command: str, files: Sequence[Path]) -> Iterator[None]:
     """Let the first Ctrl-C or SIGTERM end the work after the current step, a second one at once."""
     from prefect.exceptions import CancelledRun
 
-    from tasks.progress import console, request_stop
+    from tasks.telling.progress import console, request_stop
 
     def stop(number: int, frame: Any) -> None:
         console.print("stopping after this step; once more stops at once", style="yellow")
@@ -196,8 +196,12 @@ def _stopping_cleanly(command: str, files: Sequence[Path]) -> Iterator[None]:
 
 def main() -> None:
     """Entry point: errors of this project are shown as their text alone."""
+    from tasks.telling.progress import told_to
+    from tasks.telling.terminal import Terminal
+
     try:
-        app()
+        with told_to(Terminal()):
+            app()
     except CerealsError as error:
         typer.echo(f"cereals: {error}", err=True)
         sys.exit(1)

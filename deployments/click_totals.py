@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from cereals_core.datasets import open_truth
 from cereals_core.datasets.click_totals import ClickTotals, count_clicks, quantiles
 from cereals_core.errors import SettingsError
-from cereals_core.report.wording import clicks
 from cereals_core.settings import CampaignSettings, MasksData, SyntheticData
-from tasks.device import cpu_threads
-from tasks.progress import track
-from tasks.start import SPLITS
+from tasks.pages.wording import clicks
+from tasks.pool import SPLITS
+from tasks.running.device import cpu_threads
+from tasks.telling.progress import track
 
 
 def show_clicks(settings: CampaignSettings, window_px: int | None, traced: bool) -> Iterator[str]:

@@ -16,7 +16,7 @@ def check(file: CampaignFile) -> None:
     """Read every image and its truth once, and list all that is broken."""
     prepare_environment()
     from cereals_core.settings_files import read_settings
-    from tasks.start import examine
+    from tasks.pool import examine
 
     for split, images in examine(read_settings(file)).items():
         typer.echo(f"{split}: {len(images)} images, no problems")
@@ -51,7 +51,7 @@ def synth(
     """Draw synthetic streets with exact polygons, in Cityscapes' layout."""
     from cereals_core.datasets.synthetic import write_cityscapes_layout
     from cereals_core.settings import SyntheticData
-    from tasks.progress import track
+    from tasks.telling.progress import track
 
     streets = SyntheticData(
         format="synthetic", seed=seed, pool_images=images, eval_images=val_images, height=height, width=width

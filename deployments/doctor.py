@@ -28,17 +28,18 @@ from prefect.settings import PREFECT_API_URL
 
 from cereals_core.datasets import open_images
 from cereals_core.errors import CerealsError
-from cereals_core.report.wording import duration, plural, size
 from cereals_core.settings_files import is_study, read_settings, read_study
-from tasks import tables
-from tasks.history import kept_or_pruned
-from tasks.layout import POOL, Campaign, Study
-from tasks.lock import holder_of
-from tasks.maps import group_name
-from tasks.metrics import stages_of
-from tasks.products import MANIFEST, Product, find_product
-from tasks.start import SPLITS, open_campaign
-from tasks.storage import refuse_unreachable
+from tasks.pages.wording import duration, plural, size
+from tasks.pool import SPLITS
+from tasks.running.lock import holder_of
+from tasks.running.opening import open_campaign
+from tasks.store import tables
+from tasks.store.history import kept_or_pruned
+from tasks.store.layout import POOL, Campaign, Study
+from tasks.store.pool import group_name
+from tasks.store.products import MANIFEST, Product, find_product
+from tasks.store.storage import refuse_unreachable
+from tasks.telling.metrics import stages_of
 
 CONSTRAINTS = Path(__file__).parents[1] / "constraints.txt"
 TESTED_PYTHON = (3, 11)
@@ -227,7 +228,7 @@ def _lock(subject: Subject) -> Findings:
 
 def _leftovers(subject: Subject) -> Findings:
     """What stages that died have left, and `cereals gc` would remove; not while stages run."""
-    from tasks.pruning import prune
+    from tasks.store.pruning import prune
 
     if subject.holder:
         return
@@ -238,7 +239,7 @@ def _leftovers(subject: Subject) -> Findings:
 
 def _resources(subject: Subject) -> Findings:
     """Memory and disk of each campaign of the first seed, by what its rounds to come will take."""
-    from tasks.projection import lacking_for
+    from tasks.forecast.projection import lacking_for
 
     first = subject.campaigns[0]
     problems: dict[str, None] = {}

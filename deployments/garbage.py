@@ -4,12 +4,12 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
 
-from cereals_core.report.wording import size
 from cereals_core.settings_files import is_study
 from deployments.status import open_existing, open_study
-from tasks.layout import Campaign
-from tasks.pruning import Links, Removed, prune, prune_shared
-from tasks.start import open_campaign, writing
+from tasks.pages.wording import size
+from tasks.running.opening import open_campaign, writing
+from tasks.store.layout import Campaign
+from tasks.store.pruning import Links, Removed, prune, prune_shared
 
 
 def collect(file: Path, keep_rounds: int, dry_run: bool) -> Iterator[str]:

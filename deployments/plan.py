@@ -9,22 +9,23 @@ import pyarrow as pa
 
 from cereals_core.datasets import open_images
 from cereals_core.location import is_on_disk
-from cereals_core.report.plan import PlanFacts, StagePlan
-from cereals_core.report.wording import plural
 from cereals_core.settings import CampaignSettings
 from cereals_core.settings_files import read_settings
-from tasks import tables
-from tasks.device import cpu_threads
-from tasks.history import finished_rounds, has_ended
-from tasks.layout import Campaign
-from tasks.maps import Pool, group_name
-from tasks.metrics import made_products
-from tasks.outlook import Outlook, Size
-from tasks.planning import UNITS, Pace, StageTime, Workload, advice, recorded_rates, times, to_come
-from tasks.products import Product, find_product
-from tasks.projection import Room, StageNeed, disk_bytes, project, room_for, shortages, uses_cuda
-from tasks.rates import look_at_images, measure
-from tasks.start import open_campaign, open_pool, refuse_impossible
+from tasks.forecast.outlook import Outlook, Size
+from tasks.forecast.planning import UNITS, Pace, StageTime, Workload, advice, recorded_rates, times, to_come
+from tasks.forecast.projection import Room, StageNeed, disk_bytes, project, room_for, shortages, uses_cuda
+from tasks.forecast.rates import look_at_images, measure
+from tasks.pages.plan import PlanFacts, StagePlan
+from tasks.pages.wording import plural
+from tasks.pool import refuse_impossible
+from tasks.running.device import cpu_threads
+from tasks.running.opening import open_campaign
+from tasks.store import tables
+from tasks.store.history import finished_rounds, has_ended
+from tasks.store.layout import Campaign
+from tasks.store.pool import Pool, group_name, open_pool
+from tasks.store.products import Product, find_product
+from tasks.telling.metrics import made_products
 
 BUSY = 0.5
 """Load of a core before anything is measured, from which on measured times depend on what others do."""

@@ -6,11 +6,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cereals_core.report.text import table
-from cereals_core.report.wording import clicks
 from tasks.oracle import Query
+from tasks.pages.text import table
+from tasks.pages.wording import clicks
 from tasks.replay import Reselection
-from tasks.tables import QUERIES
+from tasks.store.tables import QUERIES
 
 HEADER = ("variant", "queries", "kept", "new", "same pixels", "information", "predicted clicks", "change", "seconds")
 SUMS = ("information", "predicted_clicks")

@@ -21,7 +21,7 @@ from deployments.status import open_existing, open_study
 from flows.campaign import run_campaign
 from flows.study import run_study
 from tasks.reporting import report_campaign
-from tasks.study import report_study
+from tasks.study_results import report_study
 
 
 def _shown(title: str, description: str, **limits: Any) -> Any:

@@ -17,7 +17,7 @@ import psutil
 from pydantic import BaseModel, Field, ValidationError
 
 from cereals_core.errors import ServicesError
-from tasks.storage import write_atomically
+from tasks.store.storage import write_atomically
 
 MARK = "CEREALS_SERVICES"
 SAME_START_S = 1.0

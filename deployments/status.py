@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cereals_core.errors import ProductError
-from cereals_core.report.text import comparison_table, plot, round_table
-from cereals_core.report.wording import UPPER_BOUND, campaign_title
 from cereals_core.settings_files import is_study, read_settings, read_study
-from tasks.history import evaluated_rounds, finished_stages, has_ended, learning_curve, product_of
-from tasks.layout import Campaign, Study
+from tasks.pages.text import comparison_table, plot, round_table
+from tasks.pages.wording import UPPER_BOUND, campaign_title
+from tasks.store.history import evaluated_rounds, finished_stages, has_ended, learning_curve, product_of
+from tasks.store.layout import Campaign, Study
 
 
 def open_existing(file: Path) -> Campaign:
@@ -38,8 +38,8 @@ def show_status(files: Sequence[Path]) -> str:
 
 
 def _show_study(study: Study) -> str:
-    from cereals_core.report.study import study_text  # with its plots and statistics, which campaigns do without
-    from tasks.study import study_facts
+    from tasks.pages.study_report import study_text  # with its plots and statistics, which campaigns do without
+    from tasks.study_results import study_facts
 
     report = f"\nreport: {study.report_file}" if study.report_file.exists() else ""
     return study_text(study_facts(study)) + report

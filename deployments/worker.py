@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from distributed.utils import get_ip
 
 from cereals_core.errors import WorkersError
-from tasks.workers import worker_specs
+from tasks.running.workers import worker_specs
 
 CONNECT_S = 30.0
 

@@ -10,17 +10,18 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from cereals_core.settings import CampaignSettings
 from flows.round import Given, run_round
-from tasks.history import evaluated_rounds
-from tasks.layout import Campaign
+from tasks.forecast.projection import refuse_unaffordable
 from tasks.mapping import true_cost_map
 from tasks.oracle import seed_set
-from tasks.orphans import crash_orphans
+from tasks.pool import check_pool
 from tasks.pretrained import pretrained
-from tasks.progress import stop_at
-from tasks.projection import refuse_unaffordable
 from tasks.reporting import copy_ledger, finished_round, log_round, report_campaign
-from tasks.start import check_pool, open_campaign, writing
-from tasks.workers import computing
+from tasks.running.opening import open_campaign, writing
+from tasks.running.workers import computing
+from tasks.store.history import evaluated_rounds
+from tasks.store.layout import Campaign
+from tasks.telling.orphans import crash_orphans
+from tasks.telling.progress import stop_at
 
 
 @flow(

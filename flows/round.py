@@ -7,12 +7,12 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from tasks.cost_evaluation import evaluate_cost
 from tasks.evaluation import evaluate
-from tasks.layout import Campaign
 from tasks.mapping import cost_map, info_map
 from tasks.oracle import oracle_query
-from tasks.products import Product
 from tasks.reporting import report_round, why_stop
 from tasks.selection import nms, region_fusion
+from tasks.store.layout import Campaign
+from tasks.store.products import Product
 from tasks.training import train_cost, train_seg
 
 

@@ -16,11 +16,11 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from cereals_core.settings import CampaignSettings
 from cereals_core.study_settings import REPEATED, StudySettings
 from flows.campaign import run_campaign
-from tasks.layout import Study
-from tasks.publishing import publish_study, without_round_pages
-from tasks.start import writing
-from tasks.study import report_study, study_facts
-from tasks.workers import computing
+from tasks.running.opening import writing
+from tasks.running.workers import computing
+from tasks.store.layout import Study
+from tasks.study_results import report_study, study_facts
+from tasks.telling.publishing import publish_study, without_round_pages
 
 _reporting = Lock()
 

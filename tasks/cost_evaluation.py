@@ -18,15 +18,15 @@ from cereals_core.grid import Box
 from cereals_core.prediction import Predictor
 from cereals_core.seeding import rng
 from cereals_core.settings import CampaignSettings
-from tasks import tables
-from tasks.device import precision_of, prepare_device
-from tasks.images import pool_images
-from tasks.labels import Ledger, box_of
-from tasks.layout import COST_AGREEMENT, COST_REGIONS
-from tasks.prefetch import prefetched
-from tasks.products import Product
-from tasks.progress import track
-from tasks.stage import Work, stage
+from tasks.running.device import precision_of, prepare_device
+from tasks.running.images import pool_images
+from tasks.running.prefetch import prefetched
+from tasks.running.stage import Work, stage
+from tasks.store import tables
+from tasks.store.layout import COST_AGREEMENT, COST_REGIONS
+from tasks.store.ledger import Ledger, box_of
+from tasks.store.products import Product
+from tasks.telling.progress import track
 from tasks.training import load_cost_model
 
 WINDOWS_AN_IMAGE = 4

@@ -5,14 +5,14 @@ import numpy as np
 from cereals_core.datasets import open_truth
 from cereals_core.evaluation import confusion, iou, mean_iou
 from cereals_core.prediction import Predictor
-from tasks import tables
-from tasks.device import precision_of, prepare_device
-from tasks.labels import Ledger
-from tasks.layout import CLASSES, METRICS
-from tasks.prefetch import prefetched
-from tasks.products import Product
-from tasks.progress import track
-from tasks.stage import Work, stage
+from tasks.running.device import precision_of, prepare_device
+from tasks.running.prefetch import prefetched
+from tasks.running.stage import Work, stage
+from tasks.store import tables
+from tasks.store.layout import CLASSES, METRICS
+from tasks.store.ledger import Ledger
+from tasks.store.products import Product
+from tasks.telling.progress import track
 from tasks.training import load_model
 
 

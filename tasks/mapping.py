@@ -18,25 +18,25 @@ from torch import Tensor
 
 from cereals_core.clicks import click_map
 from cereals_core.datasets import open_truth
-from cereals_core.datasets.base import Truth
 from cereals_core.errors import ProductError
 from cereals_core.grid import map_shape
 from cereals_core.information import MEASURES, SAMPLED_MEASURES, quantise
 from cereals_core.models.base import Network
 from cereals_core.prediction import Predictor
 from cereals_core.seeding import rng
-from tasks.device import fetched, precision_of, prepare_device
-from tasks.images import pool_images
-from tasks.labels import Ledger
-from tasks.layout import MAPS
-from tasks.maps import MapStore, Pool, PoolImage, Shard
-from tasks.prefetch import prefetched
-from tasks.products import Product
-from tasks.progress import advance_here, track
-from tasks.stage import Work, stage
-from tasks.start import open_pool
+from cereals_core.truth import Truth
+from tasks.running.device import fetched, precision_of, prepare_device
+from tasks.running.images import pool_images
+from tasks.running.prefetch import prefetched
+from tasks.running.stage import Work, stage
+from tasks.running.workers import kept
+from tasks.store.layout import MAPS
+from tasks.store.ledger import Ledger
+from tasks.store.maps import MapStore
+from tasks.store.pool import Pool, PoolImage, Shard, open_pool
+from tasks.store.products import Product
+from tasks.telling.progress import advance_here, track
 from tasks.training import load_cost_model, load_model
-from tasks.workers import kept
 
 Inputs = Mapping[str, Product]
 

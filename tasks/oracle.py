@@ -9,18 +9,19 @@ import pyarrow as pa
 from cereals_core.acquisition import best_within
 from cereals_core.datasets import open_truth
 from cereals_core.oracle import Answer, answer
+from cereals_core.regions import kind_of
 from cereals_core.seeding import rng
 from cereals_core.settings import Acquisition
-from tasks import tables
-from tasks.labels import Ledger, answer_row, box_of
-from tasks.layout import ANSWERS, LEDGER, PROPOSALS, QUERIES
-from tasks.maps import Pool
-from tasks.prefetch import prefetched
-from tasks.products import Product
-from tasks.progress import track
-from tasks.region_maps import kind_of
-from tasks.stage import Work, stage
-from tasks.start import open_pool, refuse_impossible
+from tasks.pool import refuse_impossible
+from tasks.running.prefetch import prefetched
+from tasks.running.stage import Work, stage
+from tasks.store import tables
+from tasks.store.answers import answer_row
+from tasks.store.layout import ANSWERS, LEDGER, PROPOSALS, QUERIES
+from tasks.store.ledger import Ledger, box_of
+from tasks.store.pool import Pool, open_pool
+from tasks.store.products import Product
+from tasks.telling.progress import track
 
 SEED_SET_ROUND = -1
 """Round number of the seed set's rows in the ledger."""
@@ -71,7 +72,7 @@ def best_queries(wanted: Acquisition, pool: Pool, proposals: pa.Table) -> list[Q
     queries: list[Query] = []
     for rank, row in enumerate(proposals.take(best).to_pylist()):
         image = pool.images[row["image_rank"]]
-        region = {"image_id": image.image_id, **kind.box(image, row["y"], row["x"])._asdict()}
+        region = {"image_id": image.image_id, **kind.box(row["y"], row["x"], *image.size)._asdict()}
         kept = {name: row[name] for name in ("score", "information", "predicted_clicks")}
         queries.append({"rank": rank, **region, **kept})
     return queries

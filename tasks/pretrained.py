@@ -8,9 +8,9 @@ import torch
 from cereals_core.errors import SettingsError
 from cereals_core.models.build import network_outline
 from cereals_core.models.pretrained import fitting_weights
-from tasks.layout import WEIGHTS
-from tasks.stage import Work, stage
-from tasks.storage import written_whole
+from tasks.running.stage import Work, stage
+from tasks.store.layout import WEIGHTS
+from tasks.store.storage import written_whole
 
 
 @stage("pretrained", version=1, depends_on=("model",))

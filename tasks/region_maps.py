@@ -1,6 +1,5 @@
 """Region maps of a round from stored maps: a shard is read, and its images are summed one by one; and their extents."""
 
-import math
 from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
@@ -8,15 +7,15 @@ import pyarrow as pa
 import torch
 
 from cereals_core.fusion import Extent, extent_of, fuse, scale
-from cereals_core.grid import STRIDE_PX, Box, map_shape
-from cereals_core.regions import candidates, image_sum, untouched_image, window_sums
+from cereals_core.regions import kind_of
 from cereals_core.settings import Acquisition
-from tasks import tables
-from tasks.labels import Ledger
-from tasks.layout import MAPS
-from tasks.maps import MapStore, Pool, PoolImage, Shard
-from tasks.prefetch import prefetched
-from tasks.products import Product
+from tasks.running.prefetch import prefetched
+from tasks.store import tables
+from tasks.store.layout import MAPS
+from tasks.store.ledger import Ledger
+from tasks.store.maps import MapStore
+from tasks.store.pool import Pool, PoolImage, Shard
+from tasks.store.products import Product
 
 MAP_NAMES = ("information", "cost")
 Maps = dict[str, np.ndarray]
@@ -58,60 +57,6 @@ class Scales:
         return fuse(wanted.fusion, information, cost, wanted.alpha, free)
 
 
-class Windows:
-    """Regions of one size, a cell apart, wholly inside their image."""
-
-    def __init__(self, window_px: int) -> None:
-        self.window_px, self.window_cells = window_px, window_px // STRIDE_PX
-
-    def sums(self, cells: np.ndarray, image: PoolImage) -> np.ndarray:
-        """Sum of every window: float32 (rows, columns)."""
-        return window_sums(_whole_cells(cells, image), self.window_cells)
-
-    def compared(self, sums: np.ndarray, image: PoolImage) -> np.ndarray:
-        """What is compared over the pool: the sums."""
-        return sums
-
-    def candidates(self, labelled: np.ndarray, image: PoolImage) -> np.ndarray:
-        """Windows that hold nothing labelled: bool (rows, columns)."""
-        return candidates(_whole_cells(labelled, image), self.window_cells)
-
-    def box(self, image: PoolImage, y: int, x: int) -> Box:
-        """The region at (y, x), in pixels."""
-        return Box(y, x, self.window_px, self.window_px)
-
-
-class WholeImages:
-    """Images as they are, each one region at (0, 0)."""
-
-    window_cells = 1
-
-    def sums(self, cells: np.ndarray, image: PoolImage) -> np.ndarray:
-        """Sum of the map: float32 (1, 1)."""
-        return image_sum(cells)
-
-    def compared(self, sums: np.ndarray, image: PoolImage) -> np.ndarray:
-        """What is compared over the pool: means per cell, so that size alone makes no image better (our choice)."""
-        return sums / math.prod(map_shape(image.height, image.width))
-
-    def candidates(self, labelled: np.ndarray, image: PoolImage) -> np.ndarray:
-        """Whether nothing of the image is labelled: bool (1, 1)."""
-        return untouched_image(labelled)
-
-    def box(self, image: PoolImage, y: int, x: int) -> Box:
-        """The whole image, in pixels."""
-        return Box(0, 0, image.height, image.width)
-
-
-def kind_of(wanted: Acquisition) -> Windows | WholeImages:
-    """What the settings call a region."""
-    return Windows(wanted.window_px) if wanted.unit == "region" else WholeImages()
-
-
-def _whole_cells(cells: np.ndarray, image: PoolImage) -> np.ndarray:
-    return cells[: image.height // STRIDE_PX, : image.width // STRIDE_PX]
-
-
 class Regions:
     """The regions of one round under one way of acquisition, and the sums of the maps over them.
 
@@ -144,7 +89,7 @@ class Regions:
     def _extents(self, image: PoolImage, mask: np.ndarray, sums: Sums) -> dict[str, float]:
         row: dict[str, float] = {"image_rank": image.rank, "candidates": int(np.count_nonzero(mask))}
         for name, each in sums.items():
-            extent = extent_of(self.kind.compared(each, image), mask)
+            extent = extent_of(self.kind.compared(each, *image.size), mask)
             row |= {f"{name}_low": extent.low, f"{name}_high": extent.high}
         return row
 
@@ -155,9 +100,9 @@ class Regions:
     def of(self, images: Iterable[PoolImage], maps: Maps) -> Iterator[tuple[PoolImage, np.ndarray, Sums]]:
         """Images of a shard; which of their regions may be asked for, bool (rows, columns); and the regions' sums."""
         for image in images:
-            mask = self.kind.candidates(self.ledger.labelled_cells(image), image)
+            mask = self.kind.candidates(self.ledger.labelled_cells(image), *image.size)
             row = image.row % self.pool.shard_images
-            sums = {name: self.kind.sums(_single(halves[row]), image) for name, halves in maps.items()}
+            sums = {name: self.kind.sums(_single(halves[row]), *image.size) for name, halves in maps.items()}
             yield image, mask, sums
 
 

@@ -9,15 +9,15 @@ from typing import Any
 from cereals_core.errors import SettingsError
 from cereals_core.grid import Box
 from cereals_core.settings import Acquisition
-from tasks.history import ledger_before, maps_of, product_of
-from tasks.labels import Ledger, box_of
-from tasks.layout import QUERIES, Campaign
 from tasks.oracle import Query, best_queries
 from tasks.region_maps import Regions, Scales
 from tasks.scoring import Proposing
-from tasks.start import open_pool
-from tasks.tables import QUERIES as QUERIES_SCHEMA
-from tasks.tables import read_table
+from tasks.store.history import ledger_before, maps_of, product_of
+from tasks.store.layout import QUERIES, Campaign
+from tasks.store.ledger import Ledger, box_of
+from tasks.store.pool import open_pool
+from tasks.store.tables import QUERIES as QUERIES_SCHEMA
+from tasks.store.tables import read_table
 
 
 @dataclass(frozen=True)

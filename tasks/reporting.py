@@ -8,24 +8,24 @@ from prefect import get_run_logger
 
 from cereals_core.cost_baselines import PREDICTORS, SAMPLES
 from cereals_core.datasets import open_images
-from cereals_core.report.facts import CostSample, QueryFacts, RegionView, RoundFacts, StageFacts
-from cereals_core.report.figures import round_pictures
-from cereals_core.report.html import campaign_html
-from cereals_core.report.markdown import round_markdown
-from cereals_core.report.stages import stage_facts
-from cereals_core.report.wording import headline
 from cereals_core.stopping import stop_reason
-from tasks import tables
-from tasks.history import evaluated_rounds, kept_or_pruned, learning_curve, product_of
-from tasks.labels import Ledger, box_of
-from tasks.layout import CLASSES, COST_REGIONS, LEDGER, MAPS, ROUND_PAGE, ROUND_STAGES, Campaign
-from tasks.maps import MapStore
-from tasks.products import Product, find_product, recorded
-from tasks.progress import console
-from tasks.publishing import publish_round, shows_rounds
-from tasks.stage import Work, stage
-from tasks.start import open_pool
-from tasks.storage import write_atomically
+from tasks.pages.facts import CostSample, QueryFacts, RegionView, RoundFacts, StageFacts
+from tasks.pages.figures import round_pictures
+from tasks.pages.html import campaign_html
+from tasks.pages.markdown import round_markdown
+from tasks.pages.stages import stage_facts
+from tasks.pages.wording import headline
+from tasks.running.stage import Work, stage
+from tasks.store import tables
+from tasks.store.history import evaluated_rounds, kept_or_pruned, learning_curve, product_of
+from tasks.store.layout import CLASSES, COST_REGIONS, LEDGER, MAPS, ROUND_PAGE, ROUND_STAGES, Campaign
+from tasks.store.ledger import Ledger, box_of
+from tasks.store.maps import MapStore
+from tasks.store.pool import open_pool
+from tasks.store.products import Product, find_product, recorded
+from tasks.store.storage import write_atomically
+from tasks.telling.progress import console
+from tasks.telling.publishing import publish_round, shows_rounds
 
 REGIONS_SHOWN = 4
 READ_AGAIN = frozenset({"evaluate", "oracle-query", "evaluate-cost", "report"})

@@ -5,14 +5,14 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import pyarrow as pa
 
-from cereals_core.acquisition import Reach, top_k
+from cereals_core.acquisition import Cutoff, top_k
 from cereals_core.fusion import fuse, scale
 from cereals_core.grid import STRIDE_PX
 from cereals_core.seeding import rng
 from cereals_core.suppression import suppress
-from tasks import tables
-from tasks.maps import PoolImage, Shard
 from tasks.region_maps import Regions, Scales, Sums
+from tasks.store import tables
+from tasks.store.pool import PoolImage, Shard
 
 
 class Proposing:
@@ -21,7 +21,7 @@ class Proposing:
     def __init__(self, regions: Regions, scales: Scales) -> None:
         self.regions, self.scales, self.wanted = regions, scales, regions.wanted
         self.budget = regions.pool.budget(self.wanted)
-        self.reach = Reach(self.budget.most_queries)
+        self.cutoff = Cutoff(self.budget.most_queries)
         self.best = scales.best_scores(self.wanted)
 
     def shards(self) -> list[Shard]:
@@ -42,7 +42,7 @@ class Proposing:
             stream = rng(self.regions.seed, "random-regions", self.regions.number, image.image_id)
             return np.where(mask, stream.random(mask.shape, np.float32), np.float32(-np.inf))
         kind, extents = self.regions.kind, self.scales.extents
-        scaled = {name: scale(kind.compared(each, image), extents[name]) for name, each in sums.items()}
+        scaled = {name: scale(kind.compared(each, *image.size), extents[name]) for name, each in sums.items()}
         return fuse(self.wanted.fusion, scaled["information"], scaled.get("cost"), self.wanted.alpha, mask)
 
     def proposals(self, shards: Iterable[Shard]) -> pa.Table:
@@ -51,24 +51,24 @@ class Proposing:
         Images are not looked at, and shards not read, that can hold nothing within reach.
         """
         found = [tables.PROPOSALS.empty_table()]
-        for shard, maps in self.regions.read(shard for shard in shards if self._in_reach(shard)):
-            images = self.regions.of(self._in_reach(shard), maps)
+        for shard, maps in self.regions.read(shard for shard in shards if self._above_cutoff(shard)):
+            images = self.regions.of(self._above_cutoff(shard), maps)
             if columns := [self._suppressed(*each) for each in images]:
                 found.append(_table({name: np.concatenate([each[name] for each in columns]) for name in columns[0]}))
-                self.reach.add((shard.group, shard.index), found[-1]["score"].to_numpy())
+                self.cutoff.add((shard.group, shard.index), found[-1]["score"].to_numpy())
         return pa.concat_tables(found)
 
-    def _in_reach(self, shard: Shard) -> list[PoolImage]:
+    def _above_cutoff(self, shard: Shard) -> list[PoolImage]:
         """Images of a shard that may hold a region within reach."""
-        return [image for image in shard.images if -np.inf < self.best[image.rank] >= self.reach.least]
+        return [image for image in shard.images if -np.inf < self.best[image.rank] >= self.cutoff.least]
 
     def _suppressed(self, image: PoolImage, mask: np.ndarray, sums: Sums) -> dict[str, np.ndarray]:
         """Proposals of one image, as columns: with their scores, what they take from the budget, and their sums."""
         kind, scores = self.regions.kind, self._scores(image, mask, sums)
-        cells, values = suppress(scores, kind.window_cells, self.reach.k, self.reach.least)
+        cells, values = suppress(scores, kind.window_cells, self.cutoff.k, self.cutoff.least)
         y, x = cells.T
         found = {name: each[y, x] for name, each in sums.items()}
-        pixels = np.full(len(cells), float(kind.box(image, 0, 0).pixels))
+        pixels = np.full(len(cells), float(kind.box(0, 0, *image.size).pixels))
         return {
             "image_rank": np.full(len(cells), image.rank),
             "y": y * STRIDE_PX,
@@ -80,9 +80,9 @@ class Proposing:
 
     def all(self) -> pa.Table:
         """Proposals of the pool, from maps to suppression at once."""
-        return self.within_reach([self.proposals(self.shards())])
+        return self.best_of([self.proposals(self.shards())])
 
-    def within_reach(self, found: Iterable[pa.Table]) -> pa.Table:
+    def best_of(self, found: Iterable[pa.Table]) -> pa.Table:
         """The best of all proposals found, in the order they are found, as many as a round may ask for.
 
         The same whatever was left out before for being out of reach, and so whatever was worked through first.
@@ -90,9 +90,9 @@ class Proposing:
         best = tables.PROPOSALS.empty_table()
         for some in found:
             best = pa.concat_tables([best, some])
-            if len(best) > self.reach.k:
+            if len(best) > self.cutoff.k:
                 columns = {name: best[name].to_numpy() for name in ("score", "y", "x", "image_rank")}
-                best = best.take(np.sort(top_k(columns, self.reach.k)))
+                best = best.take(np.sort(top_k(columns, self.cutoff.k)))
         return best
 
 

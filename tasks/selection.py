@@ -5,17 +5,16 @@ from functools import partial
 
 import pyarrow as pa
 
-from tasks import tables
-from tasks.labels import Ledger
-from tasks.layout import EXTENTS, PROPOSALS
-from tasks.maps import Shard, batches
-from tasks.products import Product
-from tasks.progress import track
 from tasks.region_maps import MAP_NAMES, Regions, Scales
+from tasks.running.stage import Work, stage
+from tasks.running.workers import kept
 from tasks.scoring import Proposing
-from tasks.stage import Work, stage
-from tasks.start import open_pool
-from tasks.workers import kept
+from tasks.store import tables
+from tasks.store.layout import EXTENTS, PROPOSALS
+from tasks.store.ledger import Ledger
+from tasks.store.pool import Shard, batches, open_pool
+from tasks.store.products import Product
+from tasks.telling.progress import track
 
 Inputs = Mapping[str, Product | None]
 
@@ -99,7 +98,7 @@ def nms(
     inputs = {"pool": pool, "ledger": ledger, "scales": scales, "information": information, "cost": cost}
     proposing = _proposing(work, inputs)
     found = _in_batches(work, proposing.shards(), partial(_propose, work, inputs))
-    proposals = proposing.within_reach(found)
+    proposals = proposing.best_of(found)
     tables.write_table(work.folder / PROPOSALS, tables.PROPOSALS, proposals)
     work.facts.update(proposals=len(proposals))
 

@@ -22,16 +22,16 @@ from cereals_core.models.pretrained import load_pretrained
 from cereals_core.seeding import rng
 from cereals_core.settings import CampaignSettings
 from cereals_core.training import Loss, Trainer, cost_loss, segmentation_loss
-from tasks import tables
-from tasks.device import precision_of, prepare_device
-from tasks.images import KEPT_SHARE, LabelledImages, pool_images
-from tasks.labels import read_answers
-from tasks.layout import HISTORY, WEIGHTS
-from tasks.products import Product
-from tasks.progress import track
-from tasks.stage import Work, stage
-from tasks.start import open_pool
-from tasks.storage import read_whole, written_whole
+from tasks.running.device import precision_of, prepare_device
+from tasks.running.images import KEPT_SHARE, LabelledImages, pool_images
+from tasks.running.stage import Work, stage
+from tasks.store import tables
+from tasks.store.answers import read_answers
+from tasks.store.layout import HISTORY, WEIGHTS
+from tasks.store.pool import open_pool
+from tasks.store.products import Product
+from tasks.store.storage import read_whole, written_whole
+from tasks.telling.progress import track
 
 CHECKPOINT = "checkpoint.pt"
 CHECKPOINT_EVERY_S = 60.0

@@ -11,18 +11,17 @@ from deployments.environment import prepare_environment
 
 prepare_environment()
 
+from checkout import SHARED_DATA  # noqa: E402
 from prefect.flow_engine import FlowRunEngine  # noqa: E402  (the environment comes first)
 from prefect.testing.utilities import prefect_test_harness  # noqa: E402
+from small_campaign import small_settings  # noqa: E402
 
 from cereals_core.settings import CampaignSettings  # noqa: E402
-from cereals_core.settings_files import parse_settings  # noqa: E402
 from tasks import reporting  # noqa: E402
 
 # Much of a small campaign's time would go into these two; one campaign, `finished`, does draw a region.
 reporting.REGIONS_SHOWN = 0
 FlowRunEngine.heartbeat_seconds = None  # a flow waits up to a second for its heartbeat to end
-
-SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
 @pytest.fixture(scope="session")
@@ -57,25 +56,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> 
 def small(tmp_path: Path) -> CampaignSettings:
     """A campaign on synthetic streets that takes some seconds."""
     return small_settings(tmp_path / "campaign")
-
-
-def small_settings(folder: Path, **acquisition: object) -> CampaignSettings:
-    """Settings of the small campaign, with some keys of its acquisition replaced."""
-    wanted = {"seed_images": 2, "images_per_round": 1, "window_px": 24, "information": "entropy"}
-    return parse_settings(
-        {
-            "name": "small",
-            "seed": 7,
-            "folder": str(folder),
-            "data": {"format": "synthetic", "pool_images": 10, "eval_images": 3, "height": 60, "width": 100},
-            "model": {"width": 0.03},
-            "training": {"learning_rate": 1e-3, "max_steps": 12},
-            "acquisition": {**wanted, **acquisition},
-            "stop": {"rounds": 2},
-            "compute": {"threads": 1, "shard_images": 4},
-        },
-        "small",
-    )
 
 
 def pytest_report_header() -> str:

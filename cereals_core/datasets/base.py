@@ -1,24 +1,11 @@
 """What every data set offers: images for all, truth for the oracle and for evaluation only."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
-
-@dataclass(frozen=True)
-class Truth:
-    """The answer to one image.
-
-    `labels`: uint8 (H, W), class indices, VOID where the truth is unknown.
-    `clicks`: float32 (V, 3), one row (y, x, weight) for each polygon vertex, in pixels of the image as read; the weight
-    is the number of clicks the vertex stands for: 1 for an annotated vertex, 0.5 for one traced along an edge that two
-    contours share.
-    """
-
-    labels: np.ndarray
-    clicks: np.ndarray
+from cereals_core.truth import Truth
 
 
 class ImageSource(Protocol):

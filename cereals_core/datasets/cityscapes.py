@@ -8,7 +8,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from cereals_core.datasets.base import Truth
 from cereals_core.datasets.files import (
     Split,
     read_image,
@@ -23,6 +22,7 @@ from cereals_core.datasets.polygons import Polygon, vertex_clicks
 from cereals_core.errors import DataError
 from cereals_core.grid import VOID
 from cereals_core.settings import CityscapesData
+from cereals_core.truth import Truth
 
 LABEL_IDS = {
     "road": 7,

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from cereals_core.datasets.base import Truth
 from cereals_core.datasets.files import Split, read_image, read_json, refuse, repeated_ids, scaled_truth, split_name
 from cereals_core.datasets.polygons import Polygon, polygon_truth
 from cereals_core.errors import DataError
 from cereals_core.grid import VOID
 from cereals_core.settings import CocoData
+from cereals_core.truth import Truth
 
 
 class CocoImages:

@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from cereals_core.datasets.base import Truth
 from cereals_core.errors import DataError
 from cereals_core.settings import CityscapesData, CocoData, MasksData
+from cereals_core.truth import Truth
 
 Split = Literal["pool", "eval"]
 SMALLEST_SIDE_PX = 32

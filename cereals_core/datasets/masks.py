@@ -5,7 +5,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from cereals_core.datasets.base import Truth
 from cereals_core.datasets.files import (
     Split,
     read_image,
@@ -19,6 +18,7 @@ from cereals_core.datasets.files import (
 from cereals_core.errors import DataError
 from cereals_core.grid import VOID
 from cereals_core.settings import MasksData
+from cereals_core.truth import Truth
 
 
 class MaskImages:

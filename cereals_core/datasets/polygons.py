@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cereals_core.datasets.base import Truth
+from cereals_core.truth import Truth
 
 
 class Polygon(NamedTuple):

@@ -12,7 +12,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from cereals_core.datasets.base import Truth
 from cereals_core.datasets.cityscapes import Frame, write_frame
 from cereals_core.datasets.files import Split
 from cereals_core.datasets.polygons import Polygon, fill, polygon_truth
@@ -20,6 +19,7 @@ from cereals_core.errors import DataError
 from cereals_core.grid import VOID
 from cereals_core.seeding import rng
 from cereals_core.settings import SyntheticData
+from cereals_core.truth import Truth
 
 CLASS_NAMES = ("road", "sidewalk", "building", "pole", "traffic sign", "vegetation", "sky", "person", "car")
 ROAD, SIDEWALK, BUILDING, POLE, SIGN, VEGETATION, SKY, PERSON, CAR = range(len(CLASS_NAMES))

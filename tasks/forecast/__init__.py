@@ -1,0 +1,1 @@
+"""What a campaign will take of time, memory and disk."""

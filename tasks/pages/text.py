@@ -1,0 +1,108 @@
+"""Tables and a plot in plain text, for the terminal."""
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+
+from cereals_core.curves import Point
+from tasks.pages.wording import clicks, number, share, signed
+
+MARKERS = "ox+*#@"
+PLOT_COLUMNS, PLOT_ROWS = 72, 16
+
+
+def round_table(points: Sequence[Point], pool_pixels: int) -> str:
+    """One line a round: mIoU and its change, clicks, pixels and their share of the pool; the header alone if none."""
+    rows = [
+        [
+            str(point.round),
+            number(point.miou),
+            signed(point.miou - points[index - 1].miou if index else math.nan),
+            clicks(point.clicks),
+            f"{point.pixels:,}",
+            share(point.pixels, pool_pixels),
+        ]
+        for index, point in enumerate(points)
+    ]
+    return table(["round", "mIoU", "change", "clicks", "pixels", "of pool"], rows)
+
+
+def comparison_table(series: Mapping[str, Sequence[Point]]) -> str:
+    """Campaigns side by side, one line a round: mIoU, clicks and pixels of each; blank where one has no such round."""
+    by_round = [{point.round: point for point in points} for points in series.values()]
+    rows = [
+        [str(number_of)] + [cell for points in by_round for cell in _cells(points.get(number_of))]
+        for number_of in sorted(set().union(*by_round))
+    ]
+    header = ["round"] + ["|", "mIoU", "clicks", "pixels"] * len(series)
+    widths = _widths(header, rows)
+    groups = [sum(widths[column : column + 3]) + 4 for column in range(2, len(widths), 4)]
+    names = "".join(f"  |  {_fit(name, width)}" for name, width in zip(series, groups, strict=True))
+    return f"{' ' * widths[0]}{names}".rstrip() + "\n" + table(header, rows)
+
+
+def _cells(point: Point | None) -> list[str]:
+    return ["|", "", "", ""] if point is None else ["|", number(point.miou), clicks(point.clicks), f"{point.pixels:,}"]
+
+
+def _fit(name: str, width: int) -> str:
+    short = name if len(name) <= width else name[: width - 1] + "…"
+    return short.center(width)
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """Columns set to the right, each as wide as it needs to be."""
+    widths = _widths(header, rows)
+    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in [header, *rows]]
+    return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def _widths(header: list[str], rows: list[list[str]]) -> list[int]:
+    return [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+
+
+def plot(series: Mapping[str, Sequence[Point]]) -> str:
+    """mIoU against clicks in 80 columns: a mark a round, dots between; empty if no mIoU is finite.
+
+    Where two campaigns meet, the first named stays visible.
+    """
+    finite = {name: [point for point in points if math.isfinite(point.miou)] for name, points in series.items()}
+    everything = [point for points in finite.values() for point in points]
+    if not everything:
+        return ""
+    grid = _Grid(everything)
+    marked = list(zip(itertools.cycle(MARKERS), finite.items(), strict=False))
+    for mark, (_, points) in reversed(marked):
+        grid.draw(points, mark)
+    return grid.text() + "   ".join(f"{mark} {name}" for mark, (name, _) in marked) + "\n"
+
+
+class _Grid:
+    """The characters of a plot; columns run from 0 to the most clicks, rows from the best mIoU down to the worst."""
+
+    def __init__(self, points: Sequence[Point]) -> None:
+        self.right = max(point.clicks for point in points) or 1.0
+        self.top, bottom = max(point.miou for point in points), min(point.miou for point in points)
+        self.row_miou = (self.top - bottom) / (PLOT_ROWS - 1) or 0.001
+        self.cells = [[" "] * PLOT_COLUMNS for _ in range(PLOT_ROWS)]
+
+    def draw(self, points: Sequence[Point], mark: str) -> None:
+        """Put `mark` on each point, and dots on the straight lines between them."""
+        for first, second in itertools.pairwise(points):
+            for part in (step / PLOT_COLUMNS for step in range(1, PLOT_COLUMNS)):
+                at = first.clicks + part * (second.clicks - first.clicks)
+                self._put(at, first.miou + part * (second.miou - first.miou), ".")
+        for point in points:
+            self._put(point.clicks, point.miou, mark)
+
+    def _put(self, clicks_at: float, miou: float, mark: str) -> None:
+        column = round(clicks_at / self.right * (PLOT_COLUMNS - 1))
+        self.cells[round((self.top - miou) / self.row_miou)][column] = mark
+
+    def text(self) -> str:
+        """The lines, with mIoU at the left and clicks below."""
+        scale = [f"{self.top - row * self.row_miou:6.3f}" if row % 5 == 0 else "" for row in range(PLOT_ROWS)]
+        lines = [f"{label:6} |{''.join(cells)}".rstrip() for label, cells in zip(scale, self.cells, strict=True)]
+        right = clicks(self.right)
+        axis = f"{'':8}0{'clicks'.center(PLOT_COLUMNS - 1 - len(right))}{right}"
+        return "\n".join(["  mIoU", *lines, f"{'':7}+{'-' * PLOT_COLUMNS}", axis, ""])

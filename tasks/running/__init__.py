@@ -1,0 +1,1 @@
+"""How stages run: as products, under a lock, on workers and devices."""

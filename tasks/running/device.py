@@ -1,0 +1,58 @@
+"""Where networks run: device, precision, threads."""
+
+import os
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cereals_core.errors import SettingsError
+from cereals_core.settings import Compute
+from tasks.running.memory import keep_freed_memory
+
+
+def prepare_device(compute: Compute) -> torch.device:
+    """The device the settings ask for, with CPU threads and reproducible kernels set."""
+    keep_freed_memory()
+    torch.set_num_threads(cpu_threads(compute))
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
+    if compute.device == "cuda" and not torch.cuda.is_available():
+        raise SettingsError('compute.device = "cuda": this machine has no CUDA device; set it to "auto" or "cpu"')
+    wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(wanted if compute.device == "auto" else compute.device)
+
+
+def cpu_threads(compute: Compute) -> int:
+    """CPU threads to use."""
+    return compute.threads or len(os.sched_getaffinity(0))
+
+
+def precision_of(compute: Compute) -> torch.dtype:
+    """The number format of the networks' arithmetic."""
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[compute.precision]
+
+
+def fetched(made: Iterable[Tensor]) -> Iterator[np.ndarray]:
+    """Results of a device, in main memory; each comes over while the device is at work on the next one."""
+    waiting: tuple[Tensor, torch.cuda.Event | None] | None = None
+    for tensor in made:
+        started = tensor.to("cpu", non_blocking=True), _event() if tensor.is_cuda else None
+        if waiting is not None:
+            yield _arrived(*waiting)
+        waiting = started
+    if waiting is not None:
+        yield _arrived(*waiting)
+
+
+def _event() -> torch.cuda.Event:
+    event = torch.cuda.Event()
+    event.record()
+    return event
+
+
+def _arrived(tensor: Tensor, event: torch.cuda.Event | None) -> np.ndarray:
+    if event is not None:
+        event.synchronize()
+    return tensor.numpy()

@@ -1,0 +1,63 @@
+"""Opening a campaign or study: its folder is looked at, its lock taken, its settings recorded."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cereals_core.errors import SettingsError
+from cereals_core.models.build import network_outline
+from cereals_core.settings import CampaignSettings, changes_between
+from cereals_core.settings_files import parse_settings
+from tasks.running.lock import locked
+from tasks.store.layout import Campaign, Study
+from tasks.store.products import clear_dead
+from tasks.store.storage import UNFINISHED, make_folder, refuse_unreachable, telling_of_storage, write_atomically
+
+_REMOVE = "remove it: what was made from the settings that are given now is kept"
+
+
+def open_campaign(settings: CampaignSettings, shared: Path | None = None) -> Campaign:
+    """A reference to the campaign in its folder; other settings than it was started with are refused."""
+    network_outline(settings.model)  # says at once if torchvision is needed and missing
+    campaign = Campaign(settings.path, settings, shared)
+    refuse_unreachable(campaign.folder)
+    if campaign.settings_file.exists():
+        changes = changes_between(_started_with(campaign.settings_file), settings)
+        if changes:
+            raise SettingsError(
+                f"{campaign.folder}: this campaign was started with other settings; restore them, or give the new "
+                f"campaign another name or folder. If nobody changed them, {campaign.settings_file} is damaged: "
+                f"{_REMOVE}\n" + "\n".join(f"  {change}" for change in changes)
+            )
+    return campaign
+
+
+def _started_with(file: Path) -> CampaignSettings:
+    try:
+        raw = json.loads(file.read_text())
+    except ValueError as error:
+        raise SettingsError(f"{file}: not valid JSON ({error}); restore it, or {_REMOVE}") from None
+    try:
+        return parse_settings(raw, str(file))
+    except SettingsError as error:
+        raise SettingsError(f"{error}\nThe file is damaged, or of another version: restore it, or {_REMOVE}") from None
+
+
+@contextmanager
+def writing(place: Campaign | Study) -> Iterator[None]:
+    """Be its only writer, and record its settings; LockedError while another process is."""
+    with telling_of_storage(place.folder), _locked(place):
+        for leftover in place.folder.glob(UNFINISHED):
+            leftover.unlink()
+        for parent in place.parents:
+            clear_dead(parent)
+        write_atomically(place.settings_file, place.settings.model_dump_json(indent=1).encode())
+        yield
+
+
+@contextmanager
+def _locked(place: Campaign | Study) -> Iterator[None]:
+    make_folder(place.folder)
+    with locked(place.lock_file):
+        yield

@@ -1,0 +1,49 @@
+"""The ledger: every region answered so far, what it cost, and what is labelled."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from cereals_core.grid import Box
+from cereals_core.labelled import is_fully_labelled, labelled_cells
+from tasks.store import tables
+from tasks.store.layout import LEDGER
+from tasks.store.pool import PoolImage
+from tasks.store.products import Product
+
+
+def box_of(row: Mapping[str, Any]) -> Box:
+    """The region that a row of any table names."""
+    return Box(row["y"], row["x"], row["height"], row["width"])
+
+
+class Ledger:
+    """The ledger's table, and what is labelled according to it."""
+
+    def __init__(self, product: Product) -> None:
+        self.table: pa.Table = tables.read_table(product / LEDGER, tables.LEDGER)
+        self.boxes: dict[str, list[Box]] = defaultdict(list)
+        for row in self.table.select(["image_id", "y", "x", "height", "width"]).to_pylist():
+            self.boxes[row["image_id"]].append(box_of(row))
+
+    @property
+    def clicks(self) -> float:
+        """Clicks spent: polygon vertices (c_p)."""
+        return float(np.sum(self.table["vertices"].to_numpy()))
+
+    @property
+    def pixels(self) -> int:
+        """Pixels labelled."""
+        return sum(box.pixels for boxes in self.boxes.values() for box in boxes)
+
+    def is_full(self, image: PoolImage) -> bool:
+        """Whether the image is labelled in full, and so has left the pool."""
+        boxes = self.boxes.get(image.image_id)
+        return boxes is not None and is_fully_labelled(boxes, image.height, image.width)
+
+    def labelled_cells(self, image: PoolImage) -> np.ndarray:
+        """Cells labelled so far: bool (ceil(H/8), ceil(W/8))."""
+        return labelled_cells(self.boxes.get(image.image_id, ()), image.height, image.width)

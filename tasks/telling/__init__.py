@@ -1,0 +1,1 @@
+"""What is told while stages run: progress, Prefect's pages, metrics."""

@@ -1,0 +1,25 @@
+"""A campaign that takes some seconds."""
+
+from pathlib import Path
+
+from cereals_core.settings import CampaignSettings
+from cereals_core.settings_files import parse_settings
+
+
+def small_settings(folder: Path, **acquisition: object) -> CampaignSettings:
+    """Settings of the small campaign, with some keys of its acquisition replaced."""
+    wanted = {"seed_images": 2, "images_per_round": 1, "window_px": 24, "information": "entropy"}
+    return parse_settings(
+        {
+            "name": "small",
+            "seed": 7,
+            "folder": str(folder),
+            "data": {"format": "synthetic", "pool_images": 10, "eval_images": 3, "height": 60, "width": 100},
+            "model": {"width": 0.03},
+            "training": {"learning_rate": 1e-3, "max_steps": 12},
+            "acquisition": {**wanted, **acquisition},
+            "stop": {"rounds": 2},
+            "compute": {"threads": 1, "shard_images": 4},
+        },
+        "small",
+    )

@@ -1,0 +1,102 @@
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cereals_core.errors import CerealsError, DataError
+from cereals_core.settings import CampaignSettings
+from cereals_core.settings_files import parse_settings
+from cereals_core.truth import Truth
+from tasks import pool
+from tasks.pool import check_pool, refuse_impossible
+from tasks.running.opening import open_campaign
+from tasks.running.stage import Work
+from tasks.store import tables
+from tasks.store.layout import POOL, Campaign
+from tasks.store.pool import Pool, open_pool
+from tasks.store.products import Product
+
+
+def changed(settings: CampaignSettings, section: str, **values: object) -> CampaignSettings:
+    raw = settings.model_dump(mode="json")
+    return parse_settings({**raw, section: {**raw[section], **values}}, "changed")
+
+
+class TwoSizes:
+    """Three images of two sizes; the truth of "c" has `truth_width`, and "b" cannot be read if it is broken."""
+
+    class_names = ("road", "car")
+    image_ids = ("a", "b", "c")
+
+    def __init__(self, broken: bool) -> None:
+        self.broken = broken
+
+    def image(self, image_id: str) -> np.ndarray:
+        if self.broken and image_id == "b":
+            raise DataError("b.png: not an image; replace it")
+        return np.zeros((24, 40, 3) if image_id == "b" else (32, 40, 3), np.uint8)
+
+    def truth(self, image_id: str) -> Truth:
+        height, width = self.image(image_id).shape[:2]
+        return Truth(
+            np.zeros((height, width + (self.broken and image_id == "c")), np.uint8), np.zeros((0, 3), np.float32)
+        )
+
+
+def checked(campaign: Campaign, monkeypatch: pytest.MonkeyPatch, broken: bool) -> Work:
+    monkeypatch.setattr(pool, "open_truth", lambda data, split: TwoSizes(broken))
+    work = Work(campaign, None, campaign.stage("pool", None), {})
+    work.folder.mkdir(parents=True)
+    check_pool.body(work)
+    return work
+
+
+def pool_of(work: Work) -> Pool:
+    product = Product(work.folder, "digest", "fingerprint", "pool", elapsed_s=0, total_bytes=0)
+    return open_pool(work.campaign, product)
+
+
+def test_the_pool_lists_images_by_size(small: CampaignSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    work = checked(open_campaign(small), monkeypatch, broken=False)
+    assert tables.read_table(work.folder / POOL, tables.POOL).to_pydict() == {
+        "image_id": ["a", "b", "c"],
+        "height": [32, 24, 32],
+        "width": [40, 40, 40],
+        "group": ["32x40", "24x40", "32x40"],
+        "row": [0, 0, 1],
+    }
+    assert work.facts == {"images": 3, "pixels": 3520, "eval_images": 3, "class_names": ["road", "car"]}
+    assert json.loads(json.dumps(work.facts)) == work.facts
+    pool = pool_of(work)
+    assert pool.shard_images == small.compute.shard_images
+    assert [[image.image_id for image in shard.images] for shard in pool.shards()] == [["a", "c"], ["b"]]
+
+
+def test_all_problems_of_both_splits_are_listed(small: CampaignSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(DataError) as got:
+        checked(open_campaign(small), monkeypatch, broken=True)
+    first, *problems = str(got.value).splitlines()
+    assert first == f"{len(problems)} problems in the data; correct them and run again"
+    assert problems[: len(problems) // 2] == problems[len(problems) // 2 :]
+    assert "b.png: not an image; replace it" in problems
+    assert any(problem.startswith("c: image of 32 x 40 but truth of 32 x 41 px") for problem in problems)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"seed_images": 4}, r"acquisition\.seed_images = 4: the pool has 3 images; lower it to so many at most, or"),
+        ({"window_px": 48}, r"acquisition\.window_px = 48: fits into no .* \(height x width 32x40, 24x40\); lower it"),
+        ({"images_per_round": 0.4}, r"images_per_round = 0\.4 is a budget of 469 pixels a round, less than one query"),
+    ],
+)
+def test_what_the_pool_cannot_serve_is_refused(
+    small: CampaignSettings, monkeypatch: pytest.MonkeyPatch, values: dict[str, Any], expected: str
+) -> None:
+    pool = pool_of(checked(open_campaign(small), monkeypatch, broken=False))
+    refuse_impossible(small, pool)
+    refuse_impossible(changed(small, "acquisition", seed_images=3, window_px=32), pool)
+    with pytest.raises(ValueError, match=expected) as got:
+        refuse_impossible(changed(small, "acquisition", **values), pool)
+    assert isinstance(got.value, CerealsError)
