@@ -1,5 +1,7 @@
 """What a cost model must beat: a constant, and the edges that anyone sees in the image. Both are our choice."""
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 
@@ -44,3 +46,15 @@ def random_regions(height: int, width: int, window_px: int, count: int, rng: np.
     chosen = rng.choice(rows * columns, min(count, rows * columns), replace=False)
     cells = (divmod(int(place), columns) for place in chosen)
     return [Box(y * STRIDE_PX, x * STRIDE_PX, window_px, window_px) for y, x in cells]
+
+
+@dataclass(frozen=True)
+class Baselines:
+    """Clicks for each pixel, and for each edge, of what is labelled; NaN where nothing is."""
+
+    per_pixel: float
+    per_edge: float
+
+    def predict(self, box: Box, edges: float) -> dict[str, float]:
+        """Predict the clicks of a region with so many edges, by each baseline's name."""
+        return {"constant": self.per_pixel * box.pixels, "edges": self.per_edge * edges}

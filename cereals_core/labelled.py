@@ -1,4 +1,4 @@
-"""What is labelled in one image: areas from the ledger's boxes, training targets from the oracle's answers."""
+"""What is labelled in one image: areas from the ledger's boxes, labels and clicks from the oracle's answers."""
 
 from collections.abc import Iterable
 
@@ -17,14 +17,19 @@ def labelled_cells(boxes: Iterable[Box], height: int, width: int) -> np.ndarray:
     """
     cells = np.zeros(map_shape(height, width), dtype=bool)
     for box in boxes:
-        _check_on_grid(box, height, width)
-        if cells[box.cell_slices].any():
-            raise DataError(
-                f"{box} overlaps another labelled region of its image; regions never overlap, so the ledger or the "
-                "answers were changed or hold a region twice: restore them, or remove their folder to make them again"
-            )
-        cells[box.cell_slices] = True
+        _cover(cells, box, height, width)
     return cells
+
+
+def _cover(cells: np.ndarray, box: Box, height: int, width: int) -> None:
+    """Mark the cells of a box, none of which may be marked before."""
+    _check_on_grid(box, height, width)
+    if cells[box.cell_slices].any():
+        raise DataError(
+            f"{box} overlaps another labelled region of its image; regions never overlap, so the ledger or the "
+            "answers were changed or hold a region twice: restore them, or remove their folder to make them again"
+        )
+    cells[box.cell_slices] = True
 
 
 def _check_on_grid(box: Box, height: int, width: int) -> None:
@@ -48,29 +53,32 @@ def is_fully_labelled(boxes: Iterable[Box], height: int, width: int) -> bool:
     return bool(labelled_cells(boxes, height, width).all())
 
 
-def compose(
-    answers: Iterable[tuple[Box, np.ndarray, np.ndarray]], height: int, width: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Training targets of one image of `height` x `width` pixels, from all answers about it.
+class LabelledImage:
+    """All that is labelled of one image of `height` x `width` pixels, at map resolution, added answer by answer.
 
-    An answer is (box, labels uint8 (box height, box width), clicks float32 (V, 3)), clicks being rows (y, x, weight) in
-    pixels of the image. Returns, each (ceil(H / 8), ceil(W / 8)):
-
-    - labels uint8: of the pixel at each cell's centre, VOID where that is void or not labelled;
-    - clicks float32: in each cell, as `clicks.click_map` counts them;
-    - labelled bool: cells that an answer covers, void or not.
-
-    Raises DataError as `labelled_cells`, and for labels that are not of their box's size.
+    Each is (ceil(H / 8), ceil(W / 8)): `labels` uint8, of the pixel at each cell's centre, VOID where that is void or
+    not labelled; `clicks` float32, in each cell, as `clicks.click_map` counts them; `labelled` bool, the cells that an
+    answer covers, void or not.
     """
-    answers = list(answers)
-    labelled = labelled_cells((box for box, _, _ in answers), height, width)
-    labels = np.full((height, width), VOID, dtype=np.uint8)
-    for box, answer, _ in answers:
-        if answer.shape != (box.height, box.width):
+
+    def __init__(self, height: int, width: int) -> None:
+        self.height, self.width = height, width
+        shape = map_shape(height, width)
+        self.labels = np.full(shape, VOID, np.uint8)
+        self.clicks, self.labelled = np.zeros(shape, np.float32), np.zeros(shape, bool)
+
+    def add(self, box: Box, labels: np.ndarray, clicks: np.ndarray) -> None:
+        """Add an answer: labels uint8 (box height, box width), clicks float32 (V, 3), rows (y, x, weight) in the image.
+
+        Raises DataError as `labelled_cells`, and for labels that are not of their box's size. Regions share no cell, so
+        that an answer can be brought to map resolution alone.
+        """
+        if labels.shape != (box.height, box.width):
             raise DataError(
-                f"{box} was answered with labels of shape {answer.shape}; expected one label a pixel of the box; "
+                f"{box} was answered with labels of shape {labels.shape}; expected one label a pixel of the box; "
                 "remove the answers' folder to ask again"
             )
-        labels[box.slices] = answer
-    clicks = np.concatenate([np.zeros((0, 3), np.float32), *(clicks for _, _, clicks in answers)])
-    return labels_at_stride(labels), click_map(clicks, (height, width)), labelled
+        _cover(self.labelled, box, self.height, self.width)
+        self.labels[box.cell_slices] = labels_at_stride(labels)
+        inside = clicks - np.array([box.y, box.x, 0], np.float32)
+        self.clicks[box.cell_slices] = click_map(inside, labels.shape)

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_val
 
 from cereals_core.grid import STRIDE_PX
 from cereals_core.location import Location, open_location
+from cereals_core.models.families import NETWORKS
 from cereals_core.strategies import DROPOUT_MEASURES, STRATEGIES, Cost, Fusion, Information, Unit
 
 
@@ -23,6 +24,8 @@ class _FilesOnDisk(Section):
     """Images and truth are read at this share of their height and width."""
     pool_split: str = "train"
     eval_split: str = "val"
+    most_images: int | None = Field(None, gt=0)
+    """Read so many images of each split at most, drawn at random: to try a campaign out."""
 
 
 class CocoData(_FilesOnDisk):
@@ -67,23 +70,10 @@ class SyntheticData(Section):
 Data = Annotated[CocoData | MasksData | CityscapesData | SyntheticData, Field(discriminator="format")]
 
 
-NetworkName = Literal[
-    "fcn8s",
-    "fcn_resnet50",
-    "fcn_resnet101",
-    "deeplabv3_resnet50",
-    "deeplabv3_resnet101",
-    "deeplabv3_mobilenet_v3_large",
-    "lraspp_mobilenet_v3_large",
-]
-
-WITHOUT_DROPOUT = ("lraspp_mobilenet_v3_large",)
-
-
 class Model(Section):
     """The segmentation model. The cost model is FCN8s; beside an FCN8s it starts from the segmentation's weights."""
 
-    name: NetworkName = "fcn8s"
+    name: Literal[tuple(NETWORKS)] = "fcn8s"  # type: ignore[valid-type]  # pydantic reads the names at run time
     """FCN8s, or a model of torchvision."""
     width: float = Field(0.25, gt=0, le=1)
     """Multiplier of every channel count of FCN8s, as cost model too; 1 gives the original."""
@@ -92,6 +82,8 @@ class Model(Section):
     weights: Path | None = None
     """File of pretrained weights (a state dict): VGG16 for FCN8s at width 1, else the torchvision model or its
     backbone. It is copied into the campaign when that starts."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Number format of the networks' arithmetic."""
 
     @model_validator(mode="after")
     def _vgg16_is_wide(self) -> "Model":
@@ -152,6 +144,9 @@ class Acquisition(Section):
     fusion: Fusion = "g1"
     alpha: float = Field(0.5, ge=0, le=1)
     """Weight of information in g3."""
+    batch_images: int = Field(1, gt=0)
+    """Images that go through a network together when maps are made, if they are of one size: for GPUs and small images;
+    on CPUs it does not pay. It changes the last bits of maps."""
 
     @model_validator(mode="before")
     @classmethod
@@ -198,19 +193,15 @@ class Stop(Section):
 
 
 class Compute(Section):
-    """How the work is done. All but `precision` and `batch_images` may be changed between runs of a campaign."""
+    """How the work is done; nothing here decides what comes of it, and all may be changed between runs."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["float32", "bfloat16"] = "float32"
     cluster: str = Field("auto", pattern=r"^(auto|none|local|(tcp|tls|ucx|ws|wss)://\S+)$")
     """Where stages run. "none": in the process of the campaign; "local": on Dask workers of this machine, one for each
     CUDA device and one for all else; an address: on those of a Dask scheduler; "auto": "local" if there are several
     CUDA devices, else "none"."""
     threads: int = Field(0, ge=0)
     """CPU threads for the networks; 0: as many as there are cores. Ledgers agree bit for bit at equal counts only."""
-    batch_images: int = Field(1, gt=0)
-    """Images that go through a network together when maps are made, if they are of one size: for GPUs and small images;
-    on CPUs it does not pay. It changes the last bits of maps."""
     shard_images: int = Field(32, gt=0)
     """Images in a shard of maps, which is one Zarr chunk and one unit of resuming."""
 
@@ -236,13 +227,13 @@ class CampaignSettings(Section):
 
     @model_validator(mode="after")
     def _model_can(self) -> "CampaignSettings":
-        mistakes = []
-        if self.acquisition.needs_dropout and (self.model.name in WITHOUT_DROPOUT or self.model.dropout == 0):
+        mistakes, family = [], NETWORKS[self.model.name]
+        if self.acquisition.needs_dropout and not (family.has_dropout and self.model.dropout > 0):
             mistakes.append(
                 f'acquisition.information = "{self.acquisition.information}" needs dropout, which model.name = '
                 f'"{self.model.name}" with model.dropout = {self.model.dropout} lacks; take "entropy" or another model'
             )
-        if self.training.method == "cropping" and self.model.name != "fcn8s":
+        if self.training.method == "cropping" and not family.is_local:
             mistakes.append(
                 f'training.method = "cropping" needs a finite receptive field and no batch normalisation, which '
                 f'model.name = "{self.model.name}" lacks; take "masking" or "fcn8s"'
@@ -276,7 +267,7 @@ def deciding_settings(settings: CampaignSettings) -> dict[str, Any]:
             "stop": True,
             "data": {"root"},
             "acquisition": {"strategy"},
-            "compute": {"device", "cluster", "threads", "shard_images"},
+            "compute": True,
         },
     )
 

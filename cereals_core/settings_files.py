@@ -2,15 +2,17 @@
 
 import tomllib
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import ValidationError
 
 from cereals_core.errors import SettingsError
-from cereals_core.settings import CampaignSettings, CityscapesData, CocoData, MasksData, Section, SyntheticData
+from cereals_core.settings import CampaignSettings, Data, Section
 from cereals_core.study_settings import StudySettings
 
 Settings = TypeVar("Settings", bound=Section)
+MOVED = {"compute.precision": "model.precision", "compute.batch_images": "acquisition.batch_images"}
+"""Keys of earlier versions, and where they are now."""
 
 
 def read_settings(file: Path) -> CampaignSettings:
@@ -63,6 +65,8 @@ def _mistake(kind: type[Section], entry: Any) -> str:
     if location and location[-1] in ("count", "word"):
         del location[-1]  # as it does for CountOrAll
     key, problem, value = ".".join(location), entry["msg"], entry["input"]
+    if key in MOVED:
+        return f"  {key}: is {MOVED[key]} now; write it there"
     if entry["type"] == "extra_forbidden":
         return f"  {key}: no such key; allowed here: {', '.join(_keys_beside(kind, entry['loc']))}"
     if entry["type"] == "missing":
@@ -75,7 +79,9 @@ def _keys_beside(kind: type[Section], location: tuple[str | int, ...]) -> list[s
     section: Any = kind
     if len(location) > 1:
         if location[0] == "data":
-            formats = {"coco": CocoData, "masks": MasksData, "cityscapes": CityscapesData, "synthetic": SyntheticData}
+            formats = {
+                get_args(each.model_fields["format"].annotation)[0]: each for each in get_args(get_args(Data)[0])
+            }
             section = formats[str(location[1])]
         else:
             section = kind.model_fields[str(location[0])].annotation

@@ -107,6 +107,11 @@ class Trainer:
         return min(self.history, key=lambda epoch: epoch.loss)
 
     @property
+    def steps(self) -> int:
+        """Steps of the optimiser so far."""
+        return self.history[-1].steps if self.history else 0
+
+    @property
     def finished(self) -> bool:
         """Whether the loss has stopped improving, or the step limit is reached."""
         if not self.history:
@@ -126,7 +131,7 @@ class Trainer:
         order = rng.permutation(len(samples))
         taken = map(samples.__getitem__, order) if in_order is None else in_order(order)
         losses = [self._step(batch, rng) for batch in _batches(taken, self.settings.batch_images)]
-        steps = len(losses) + (self.history[-1].steps if self.history else 0)
+        steps = len(losses) + self.steps
         epoch = Epoch(number, steps, float(torch.cat(losses).double().mean()))
         if not np.isfinite(epoch.loss):
             raise DivergedError(f"the loss of epoch {number} is {epoch.loss}: lower training.learning_rate")

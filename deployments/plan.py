@@ -1,4 +1,4 @@
-"""`cereals plan`: what a campaign will take of time, memory and disk, before anything runs; nothing is written."""
+"""`cereals plan`: what a campaign will take of time, memory and disk, before anything runs; nothing of it is left."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,28 +11,29 @@ from cereals_core.datasets import open_images
 from cereals_core.location import is_on_disk
 from cereals_core.settings import CampaignSettings
 from cereals_core.settings_files import read_settings
-from tasks.forecast.outlook import Outlook, Size
-from tasks.forecast.planning import UNITS, Pace, StageTime, Workload, advice, recorded_rates, times, to_come
-from tasks.forecast.projection import Room, StageNeed, disk_bytes, project, room_for, shortages, uses_cuda
-from tasks.forecast.rates import look_at_images, measure
+from cereals_core.workload import Size, Workload
+from flows.trial import run_quietly
+from tasks.forecast.needs import Room, StageNeed, disk_bytes, needs_of, room_for, shortages, uses_cuda
+from tasks.forecast.times import Paces, StageTime, advice, times, to_come
+from tasks.forecast.trial import look_at_images, try_out
 from tasks.pages.plan import PlanFacts, StagePlan
 from tasks.pages.wording import plural
 from tasks.pool import refuse_impossible
 from tasks.running.device import cpu_threads
 from tasks.running.opening import open_campaign
+from tasks.running.stage import Stage
 from tasks.store import tables
-from tasks.store.history import finished_rounds, has_ended
+from tasks.store.history import finished_rounds, has_ended, products_made
 from tasks.store.layout import Campaign
 from tasks.store.pool import Pool, group_name, open_pool
 from tasks.store.products import Product, find_product
-from tasks.telling.metrics import made_products
 
 BUSY = 0.5
 """Load of a core before anything is measured, from which on measured times depend on what others do."""
 
 
 def plan(file: Path) -> PlanFacts:
-    """The plan of a campaign file: all that is left of its campaign, by what was recorded or else is measured now."""
+    """Plan all that is left of a campaign file's campaign, by what was recorded or else by a trial now."""
     return _Plan(open_campaign(read_settings(file))).facts()
 
 
@@ -43,48 +44,43 @@ class _Plan:
         self.finished = len(finished_rounds(campaign))
         self.left = to_come(campaign, self.finished)
         pool = find_product(campaign.stage("pool", None))
-        self.known = _sizes_in(campaign, pool) if pool else None
-        self.images = look_at_images(self.settings, self.known)
+        self.images = look_at_images(self.settings, _sizes_in(campaign, pool) if pool else None)
         refuse_impossible(self.settings, _pool_of(self.images.sizes, self.settings.compute.shard_images))
-        self.classes = len(open_images(self.settings.data, "pool").class_names)
+        classes = len(open_images(self.settings.data, "pool").class_names)
         eval_images = len(open_images(self.settings.data, "eval").image_ids)
-        self.workload = Workload(Outlook(self.settings, self.images.sizes), eval_images)
-        self.needs = {each.stage: each for each in self._project()}
+        self.work = Workload(self.here, self.images.sizes, eval_images, classes)
+        self.needs = {need.stage.name: need for need in needs_of(self.work, self.finished)}
         self.room, self.on_device = room_for(campaign), uses_cuda(self.here)
 
-    def _project(self) -> list[StageNeed]:
-        return project(self.here, self.images.sizes, self.classes, self.finished)
-
     def facts(self) -> PlanFacts:
-        """Everything that is said."""
-        found = {each.stage: each for each in self._times()}
+        """Say everything."""
+        found = {each.stage.name: each for each in self._times()}
         needs, room = list(self.needs.values()), self.room
         return PlanFacts(
             title=f"{self.settings.name}, in {self.campaign.folder}: {self._rounds()}",
             notes=list(self._notes()),
-            stages=[self._stage(name, found.get(name)) for name in self.left],
+            stages=[self._stage(stage, rounds, found.get(stage.name)) for stage, rounds in self.left],
             disk_bytes=disk_bytes(needs),
             there_bytes=(room.memory_bytes, room.device_bytes, room.disk_bytes),
             shortages=list(shortages(self.settings, needs, room)),
-            advice=advice(self.settings, list(found.values()), self.on_device),
+            advice=advice(self.settings, list(found.values()), self.images.image_s, self.on_device),
         )
 
     def _times(self) -> list[StageTime]:
-        """Nothing is measured that is recorded, and nothing at all where a stage would not fit into memory."""
-        recorded = recorded_rates(made_products(self.campaign), self.workload)
-        stages, pace = [name for name in self.left if name not in recorded], None
-        if stages and _fits(self.needs.values(), room_for(replace(self.campaign, settings=self.here))):
-            rates = measure(self.here, self.campaign.folder, self.workload, self.images, stages)
-            pace = Pace(self.workload, rates)
-        left_bytes = {name: need.disk_bytes for name, need in self.needs.items()}
-        return times(self.left, self.workload, pace, recorded, left_bytes)
+        """Nothing is tried that is recorded, and nothing at all where a stage would not fit into memory."""
+        recorded, tried = Paces(products_made(self.campaign)), None
+        there = room_for(replace(self.campaign, settings=self.here))
+        if any(recorded.of(stage, 0) is None for stage, _ in self.left) and _fits(self.needs.values(), there):
+            tried = try_out(self.work, run_quietly)
+        return times(self.left, self.work, recorded, tried)
 
-    def _stage(self, name: str, found: StageTime | None) -> StagePlan:
-        counts, need = [self.workload.units(name, number) for number in self.left[name]], self.needs.get(name)
+    def _stage(self, stage: Stage, rounds: Sequence[int | None], found: StageTime | None) -> StagePlan:
+        counts = [stage.takes.units(self.work, number or 0) for number in rounds]
+        need = self.needs.get(stage.name)
         return StagePlan(
-            stage=name,
+            stage=stage.name,
             units=sum(counts) / len(counts),
-            unit=UNITS.get(name, "image"),
+            unit=stage.takes.unit,
             round_s=found.round_s if found else None,
             total_s=found.total_s if found else None,
             is_recorded=found is not None and found.is_recorded,
@@ -100,13 +96,13 @@ class _Plan:
         return f"{plural(asking, 'round')} of queries to come, and a last training" if self.left else "nothing to come"
 
     def _notes(self) -> Iterator[str]:
-        """What the figures rest on, a sentence each."""
-        outlook, settings, images = self.workload.outlook, self.settings, self.images
-        height, width = outlook.largest
-        at_most = " at most" if len(outlook.counts) > 1 else ""
-        drawn = "" if images.are_known else f"; sizes of {len(images.read):,} of them, drawn at random"
-        evaluated = plural(self.workload.eval_images, "image")
-        yield f"{plural(outlook.images, 'image')} of {height} x {width} px{at_most}{drawn}; {evaluated} for evaluation"
+        """Say what the figures rest on, a sentence each."""
+        work, settings, images = self.work, self.settings, self.images
+        height, width = work.largest
+        at_most = " at most" if len(work.counts) > 1 else ""
+        drawn = "" if images.are_known else f"; sizes of {images.read:,} of them, drawn at random"
+        evaluated = plural(work.eval_images, "image")
+        yield f"{plural(work.images, 'image')} of {height} x {width} px{at_most}{drawn}; {evaluated} for evaluation"
         yield f"networks on {'CUDA' if self.on_device else plural(cpu_threads(settings.compute), 'CPU thread')}"
         cores = len(os.sched_getaffinity(0))
         if self.load > BUSY * cores:
@@ -130,7 +126,7 @@ def _here(settings: CampaignSettings) -> CampaignSettings:
 
 
 def _sizes_in(campaign: Campaign, pool: Product) -> dict[str, Size]:
-    return {image.image_id: (image.height, image.width) for image in open_pool(campaign, pool).images}
+    return {image.image_id: image.size for image in open_pool(campaign, pool).images}
 
 
 def _pool_of(sizes: Sequence[Size], shard_images: int) -> Pool:
@@ -141,11 +137,11 @@ def _pool_of(sizes: Sequence[Size], shard_images: int) -> Pool:
         "group": [group_name(*size) for size in sizes],
         "row": range(len(sizes)),
     }
-    return Pool(pa.table(columns).cast(tables.POOL), shard_images)
+    return Pool(tables.POOL.of(pa.table(columns)), shard_images)
 
 
 def _fits(needs: Iterable[StageNeed], room: Room) -> bool:
-    """Whether memory will do, in which one step of each network is about to be taken."""
+    """Whether memory will do, in which some steps of each network are about to be taken."""
     return all(
         (room.memory_bytes is None or need.memory_bytes <= room.memory_bytes)
         and (room.device_bytes is None or need.device_bytes <= room.device_bytes)

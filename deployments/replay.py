@@ -35,7 +35,7 @@ def replay_changes(each: Reselection, most: int = 10) -> str:
 
 def write_queries(made: Iterable[Reselection], file: Path) -> None:
     """All queries of all variants as Parquet, with the variant's name in the first column."""
-    schema = QUERIES.insert(0, pa.field("variant", pa.string()))
+    schema = QUERIES.schema.insert(0, pa.field("variant", pa.string()))
     rows = [{"variant": each.variant.name, **query} for each in made for query in each.queries]
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), file)
 

@@ -7,7 +7,14 @@ from cereals_core.errors import ProductError
 from cereals_core.settings_files import is_study, read_settings, read_study
 from tasks.pages.text import comparison_table, plot, round_table
 from tasks.pages.wording import UPPER_BOUND, campaign_title
-from tasks.store.history import evaluated_rounds, finished_stages, has_ended, learning_curve, product_of
+from tasks.store.history import (
+    begun_stages,
+    evaluated_rounds,
+    has_ended,
+    learning_curve,
+    product_of,
+    products_made,
+)
 from tasks.store.layout import Campaign, Study
 
 
@@ -77,8 +84,11 @@ def _title(campaign: Campaign) -> str:
 
 def _progress(campaign: Campaign, evaluated: list[int]) -> str:
     number = evaluated[-1] if evaluated else 0
-    if "report" in finished_stages(campaign, number):
+    if "report" in _done(campaign, number):
         number += 1
-    done = finished_stages(campaign, number)
-    missing = [name for name in campaign.round_stages if name not in done]
-    return f"round {number}: done {', '.join(done) or 'nothing yet'}; to come {', '.join(missing) or 'nothing'}"
+    done, begun = _done(campaign, number), begun_stages(campaign, number)
+    return f"round {number}: done {', '.join(done) or 'nothing yet'}; begun {', '.join(begun) or 'nothing more'}"
+
+
+def _done(campaign: Campaign, number: int) -> list[str]:
+    return [product.stage for of_round, product in products_made(campaign) if of_round == number]

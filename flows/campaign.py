@@ -10,16 +10,18 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from cereals_core.settings import CampaignSettings
 from flows.round import Given, run_round
-from tasks.forecast.projection import refuse_unaffordable
+from tasks.forecast.needs import refuse_unaffordable
 from tasks.mapping import true_cost_map
 from tasks.oracle import seed_set
 from tasks.pool import check_pool
 from tasks.pretrained import pretrained
-from tasks.reporting import copy_ledger, finished_round, log_round, report_campaign
+from tasks.reporting import copy_ledger, report_campaign, tell_round
 from tasks.running.opening import open_campaign, writing
 from tasks.running.workers import computing
+from tasks.stages import finished_round
 from tasks.store.history import evaluated_rounds
 from tasks.store.layout import Campaign
+from tasks.store.products import Product
 from tasks.telling.orphans import crash_orphans
 from tasks.telling.progress import stop_at
 
@@ -48,17 +50,23 @@ def run_campaign(
             return f"left at {until:%Y-%m-%d %H:%M}, {len(evaluated_rounds(campaign))} rounds evaluated so far"
 
 
-def _advance(campaign: Campaign, rounds: int | None) -> str:
-    """Round after round until the campaign ends, or so many of them were run."""
+def begin(campaign: Campaign) -> tuple[Given, Product]:
+    """Make what all rounds share, and the seed set's ledger; nothing is spent on a campaign that does not fit."""
     settings = campaign.settings
-    weights = pretrained(campaign) if settings.model.weights is not None else None
+    weights = pretrained(campaign) if pretrained.wanted(settings) else None
     pool = check_pool(campaign)
     refuse_unaffordable(campaign, pool)
     ledger = seed_set(campaign, pool=pool)
-    true_cost = true_cost_map(campaign, pool=pool) if settings.acquisition.cost == "true" else None
-    given, first = Given(pool, weights, true_cost), None
+    true_cost = true_cost_map(campaign, pool=pool) if true_cost_map.wanted(settings) else None
+    return Given(pool, weights, true_cost), ledger
+
+
+def _advance(campaign: Campaign, rounds: int | None) -> str:
+    """Run round after round until the campaign ends, or so many of them were run."""
+    given, ledger = begin(campaign)
+    first = None
     for number in count():
-        done = finished_round(campaign, number, pool, ledger)
+        done = finished_round(campaign, number, given.pool, ledger)
         if done is not None:
             ledger = done
             continue
@@ -66,7 +74,7 @@ def _advance(campaign: Campaign, rounds: int | None) -> str:
         if rounds is not None and number == first + rounds:
             return f"left after {rounds} rounds; round {number} is next"
         outcome = run_round(campaign, number, given, ledger)
-        log_round(campaign, number)
+        tell_round(campaign, number)
         if outcome.stop_reason is not None:
             copy_ledger(campaign, outcome.ledger)
             report_campaign(campaign)

@@ -41,7 +41,7 @@ class Outcome:
 )
 def run_round(campaign: Campaign, number: int, given: Given, ledger: Product) -> Outcome:
     """Train, evaluate, and unless the campaign ends here: map, fuse, suppress, ask."""
-    wanted, pool = campaign.settings.acquisition, given.pool
+    settings, pool = campaign.settings, given.pool
     model = train_seg(campaign, number, pool=pool, ledger=ledger, pretrained=given.pretrained)
     metrics = evaluate(campaign, number, pool=pool, ledger=ledger, model=model)
 
@@ -51,10 +51,10 @@ def run_round(campaign: Campaign, number: int, given: Given, ledger: Product) ->
         return Outcome(ledger, reason)
 
     information, cost, cost_model = None, given.true_cost, None
-    if wanted.cost == "learned":
+    if train_cost.wanted(settings):
         cost_model = train_cost(campaign, number, pool=pool, ledger=ledger, model=model)
         cost = cost_map(campaign, number, pool=pool, ledger=ledger, model=cost_model)
-    if wanted.information != "random":
+    if info_map.wanted(settings):
         information = info_map(campaign, number, pool=pool, ledger=ledger, model=model)
 
     maps = {"information": information, "cost": cost}

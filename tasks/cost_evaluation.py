@@ -6,27 +6,41 @@ be in practice, and cannot steer what is asked next.
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from cereals_core.clicks import region_cost
-from cereals_core.cost_baselines import PREDICTORS, SAMPLES, clicks_per, edge_map, random_regions, region_edges
+from cereals_core.cost_baselines import (
+    PREDICTORS,
+    SAMPLES,
+    Baselines,
+    clicks_per,
+    edge_map,
+    random_regions,
+    region_edges,
+)
 from cereals_core.datasets import open_truth
 from cereals_core.evaluation import cost_agreement
 from cereals_core.grid import Box
+from cereals_core.models.build import build_cost_network
+from cereals_core.models.footprint import outline, prediction_bytes
 from cereals_core.prediction import Predictor
 from cereals_core.seeding import rng
-from cereals_core.settings import CampaignSettings
+from cereals_core.settings import Acquisition, CampaignSettings
+from cereals_core.workload import Workload
+from tasks.evaluation import COMPARING_BYTES
+from tasks.pages.wording import number
 from tasks.running.device import precision_of, prepare_device
 from tasks.running.images import pool_images
 from tasks.running.prefetch import prefetched
-from tasks.running.stage import Work, stage
+from tasks.running.stage import stage
+from tasks.running.takes import IMAGE_BYTES, IMAGES_READ, TRUTH_BYTES, Memory, Takes, lower_pixels, smaller_network
+from tasks.running.work import Work
 from tasks.store import tables
-from tasks.store.layout import COST_AGREEMENT, COST_REGIONS
 from tasks.store.ledger import Ledger, box_of
 from tasks.store.products import Product
-from tasks.telling.progress import track
 from tasks.training import load_cost_model
 
 WINDOWS_AN_IMAGE = 4
@@ -37,11 +51,34 @@ Row = dict[str, Any]
 """A row of the regions table; `edges` is their sum until it becomes a prediction."""
 
 
+def _images_compared(load: Workload, number: int) -> int:
+    """Images of labelled and asked regions, whose edges are compared with clicks, and those drawn for evaluation."""
+    regions = min(load.seed_images + number * load.queries, MOST_LABELLED_REGIONS) + load.queries
+    return min(regions, load.images) + min(load.eval_images, _most_drawn(load.wanted))
+
+
+def _memory(load: Workload) -> Memory:
+    network = outline(lambda: build_cost_network(load.settings.model), precision_of(load.settings.model))
+    bytes_a_pixel = IMAGES_READ * (IMAGE_BYTES + TRUTH_BYTES) + COMPARING_BYTES
+    return Memory(prediction_bytes(network, *load.largest), bytes_a_pixel * prod(load.largest))
+
+
 @stage(
     "evaluate-cost",
     version=1,
-    depends_on=("seed", "data", "model", "acquisition.unit", "acquisition.window_px", "compute.precision"),
+    depends_on=("seed", "data", "model", "acquisition.unit", "acquisition.window_px"),
     gpu=True,
+    wanted=lambda settings: settings.acquisition.cost == "learned",
+    lasting=True,
+    takes=Takes(
+        units=_images_compared,
+        memory=_memory,
+        lighter=lambda settings: f"{smaller_network(settings.model, cost=True)}, or {lower_pixels(settings)}",
+        faster=lambda settings: smaller_network(settings.model, cost=True),
+    ),
+    note=lambda facts: (
+        f"rank correlation {number(facts['spearman_queried'], 2)} queried, {number(facts['spearman_random'], 2)} random"
+    ),
 )
 def evaluate_cost(work: Work, pool: Product, ledger: Product, answers: Product, model: Product) -> None:
     """Compare the cost model and two baselines, which know the ledger before the round, with the true clicks."""
@@ -49,15 +86,15 @@ def evaluate_cost(work: Work, pool: Product, ledger: Product, answers: Product, 
     labelled = [_row(each) for each in _some_of(before, rng(settings.seed, "evaluate-cost", work.number))]
     queried = [_row(each) for each in Ledger(answers).table.to_pylist() if each["round"] == work.number]
     _add_edges(work, pool, [*labelled, *queried])
-    per_pixel = clicks_per(before.clicks, before.pixels)
-    per_edge = clicks_per(*(sum(each[column] for each in labelled) for column in ("true", "edges")))
+    true, edges = (sum(each[column] for each in labelled) for column in ("true", "edges"))
+    baselines = Baselines(clicks_per(before.clicks, before.pixels), clicks_per(true, edges))
     samples = dict(zip(SAMPLES, (queried, list(_random_sample(work, model))), strict=True))
     for row in (row for rows in samples.values() for row in rows):
-        row.update(constant=per_pixel * box_of(row).pixels, edges=per_edge * row["edges"])
+        row.update(baselines.predict(box_of(row), row["edges"]))
     regions = [{"sample": name, **row} for name, rows in samples.items() for row in rows]
-    tables.write_table(work.folder / COST_REGIONS, tables.COST_REGIONS, regions)
+    tables.COST_REGIONS.write(work.folder, regions)
     agreement = [_agreement_row(name, each, rows) for name, rows in samples.items() for each in PREDICTORS]
-    tables.write_table(work.folder / COST_AGREEMENT, tables.COST_AGREEMENT, agreement)
+    tables.COST_AGREEMENT.write(work.folder, agreement)
     learned = {each["sample"]: each for each in agreement if each["predictor"] == "learned"}
     work.facts.update(regions=len(regions), **{f"spearman_{name}": row["spearman"] for name, row in learned.items()})
 
@@ -82,7 +119,7 @@ def _add_edges(work: Work, pool: Product, rows: Sequence[Row]) -> None:
     for row in rows:
         by_image[row["image_id"]].append(row)
     source = pool_images(work.campaign.settings.data, pool)
-    with track(f"round {work.number} edges", len(by_image), "images") as advance:
+    with work.track(len(by_image), "images") as advance:
         for image_id, edges in prefetched(lambda image_id: edge_map(source.image(image_id)), by_image):
             for row in by_image[image_id]:
                 row["edges"] = region_edges(edges, box_of(row))
@@ -93,10 +130,10 @@ def _random_sample(work: Work, model: Product) -> Iterator[Row]:
     """Regions of the evaluation split, the same in every round: true clicks, the cost model's, and edges."""
     settings = work.campaign.settings
     cost_model = load_cost_model(settings, model).to(prepare_device(settings.compute))
-    predictor = Predictor(cost_model, precision_of(settings.compute))
+    predictor = Predictor(cost_model, precision_of(settings.model))
     dataset = open_truth(settings.data, "eval")
     image_ids = _images_drawn(settings, dataset.image_ids)
-    with track(f"round {work.number} evaluate-cost", len(image_ids), "images") as advance:
+    with work.track(len(image_ids), "images") as advance:
         pairs = prefetched(lambda image_id: (dataset.image(image_id), dataset.truth(image_id)), image_ids)
         for image_id, (image, truth) in pairs:
             predicted, edges = predictor.clicks(image[None])[0].cpu().numpy(), edge_map(image)
@@ -112,10 +149,13 @@ def _random_sample(work: Work, model: Product) -> Iterator[Row]:
 
 
 def _images_drawn(settings: CampaignSettings, image_ids: Sequence[str]) -> list[str]:
-    """As many images as give the most regions, drawn uniformly."""
-    most = MOST_RANDOM_REGIONS // (WINDOWS_AN_IMAGE if settings.acquisition.unit == "region" else 1)
-    drawn = rng(settings.seed, "evaluate-cost").permutation(len(image_ids))[:most]
+    """Draw as many images as give the most regions, uniformly."""
+    drawn = rng(settings.seed, "evaluate-cost").permutation(len(image_ids))[: _most_drawn(settings.acquisition)]
     return [image_ids[index] for index in sorted(drawn)]
+
+
+def _most_drawn(wanted: Acquisition) -> int:
+    return MOST_RANDOM_REGIONS // (WINDOWS_AN_IMAGE if wanted.unit == "region" else 1)
 
 
 def _regions_drawn(settings: CampaignSettings, image_id: str, height: int, width: int) -> list[Box]:

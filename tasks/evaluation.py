@@ -1,30 +1,59 @@
 """evaluate: mIoU on the evaluation split, beside what the labels have cost so far."""
 
+from math import prod
+
 import numpy as np
 
 from cereals_core.datasets import open_truth
 from cereals_core.evaluation import confusion, iou, mean_iou
+from cereals_core.models.build import build_network
+from cereals_core.models.footprint import outline, prediction_bytes
 from cereals_core.prediction import Predictor
+from cereals_core.workload import Workload
+from tasks.pages.wording import number
 from tasks.running.device import precision_of, prepare_device
 from tasks.running.prefetch import prefetched
-from tasks.running.stage import Work, stage
+from tasks.running.stage import stage
+from tasks.running.takes import IMAGE_BYTES, IMAGES_READ, TRUTH_BYTES, Memory, Takes, lower_pixels, smaller_network
+from tasks.running.work import Work
 from tasks.store import tables
-from tasks.store.layout import CLASSES, METRICS
 from tasks.store.ledger import Ledger
 from tasks.store.products import Product
-from tasks.telling.progress import track
 from tasks.training import load_model
 
+COMPARING_BYTES = 32
+"""What comparing one segmentation with its truth holds for each pixel: four int64 arrays at most."""
 
-@stage("evaluate", version=1, depends_on=("data", "model", "compute.precision"), gpu=True)
+
+def _memory(load: Workload) -> Memory:
+    network = outline(lambda: build_network(load.settings.model, load.classes), precision_of(load.settings.model))
+    bytes_a_pixel = IMAGES_READ * (IMAGE_BYTES + TRUTH_BYTES) + COMPARING_BYTES
+    return Memory(prediction_bytes(network, *load.largest, upsampled=True), bytes_a_pixel * prod(load.largest))
+
+
+@stage(
+    "evaluate",
+    version=1,
+    depends_on=("data", "model"),
+    gpu=True,
+    asks=False,
+    lasting=True,
+    takes=Takes(
+        units=lambda load, number: load.eval_images,
+        memory=_memory,
+        lighter=lambda settings: f"{smaller_network(settings.model)}, or {lower_pixels(settings)}",
+        faster=lambda settings: smaller_network(settings.model),
+    ),
+    note=lambda facts: f"mIoU {number(facts['miou'], 4)}",
+)
 def evaluate(work: Work, pool: Product, ledger: Product, model: Product) -> None:
     """Segment the evaluation split at full resolution and compare with its truth."""
     settings, class_names = work.campaign.settings, pool.facts["class_names"]
     device = prepare_device(settings.compute)
-    predictor = Predictor(load_model(settings, len(class_names), model).to(device), precision_of(settings.compute))
+    predictor = Predictor(load_model(settings, len(class_names), model).to(device), precision_of(settings.model))
     dataset = open_truth(settings.data, "eval")
     total = np.zeros((len(class_names), len(class_names)), np.int64)
-    with track(f"round {work.number} evaluate", len(dataset.image_ids), "images") as advance:
+    with work.track(len(dataset.image_ids), "images") as advance:
         pairs = prefetched(lambda image_id: (dataset.image(image_id), dataset.truth(image_id)), dataset.image_ids)
         for _, (image, truth) in pairs:
             total += confusion(truth.labels, predictor.segmentation(image[None])[0].cpu().numpy(), len(class_names))
@@ -38,7 +67,7 @@ def evaluate(work: Work, pool: Product, ledger: Product, model: Product) -> None
         "regions": len(spent.table),
         "images": len(spent.boxes),
     }
-    tables.write_table(work.folder / METRICS, tables.METRICS, [metrics])
+    tables.METRICS.write(work.folder, [metrics])
     classes = [{"class_name": name, "iou": value} for name, value in zip(class_names, iou(total).tolist(), strict=True)]
-    tables.write_table(work.folder / CLASSES, tables.CLASSES, classes)
+    tables.CLASSES.write(work.folder, classes)
     work.facts.update(metrics)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -22,20 +23,35 @@ from cereals_core.errors import ProductError
 from cereals_core.grid import map_shape
 from cereals_core.information import MEASURES, SAMPLED_MEASURES, quantise
 from cereals_core.models.base import Network
+from cereals_core.models.build import build_cost_network, build_network
+from cereals_core.models.footprint import outline, prediction_bytes
 from cereals_core.prediction import Predictor
 from cereals_core.seeding import rng
 from cereals_core.truth import Truth
+from cereals_core.workload import Workload
+from tasks.pages.wording import plural
 from tasks.running.device import fetched, precision_of, prepare_device
 from tasks.running.images import pool_images
 from tasks.running.prefetch import prefetched
-from tasks.running.stage import Work, stage
+from tasks.running.stage import stage
+from tasks.running.takes import (
+    IMAGE_BYTES,
+    IMAGES_READ,
+    TRUTH_BYTES,
+    Memory,
+    Takes,
+    lower,
+    lower_pixels,
+    smaller_network,
+)
+from tasks.running.work import Work
 from tasks.running.workers import kept
 from tasks.store.layout import MAPS
 from tasks.store.ledger import Ledger
 from tasks.store.maps import MapStore
 from tasks.store.pool import Pool, PoolImage, Shard, open_pool
 from tasks.store.products import Product
-from tasks.telling.progress import advance_here, track
+from tasks.telling.progress import advance_here
 from tasks.training import load_cost_model, load_model
 
 Inputs = Mapping[str, Product]
@@ -55,8 +71,24 @@ Mapper = Callable[[Sequence[str], Sequence[Any]], Tensor]
 """Maps of a batch of images of one size, from their ids and what was read: float16 (B, rows, columns), anywhere."""
 Opener = Callable[[Work, Inputs], tuple[Reader, Mapper]]
 """Opens data and network on the worker that needs them."""
+SHARD_CELL_BYTES = 8
+"""What writing a shard holds for each cell: its maps, and the same read again to be checked."""
 SHARDS_A_CALL = 4
 """Shards that a worker gets at a time at most, so that it can read the next one's images while it computes."""
+
+
+def _memory(network: Callable[[Workload], Network]) -> Callable[[Workload], Memory]:
+    def memory(load: Workload) -> Memory:
+        batch_images, image_px = load.wanted.batch_images, prod(load.largest)
+        made = outline(lambda: network(load), precision_of(load.settings.model))
+        read = IMAGE_BYTES * image_px * (IMAGES_READ + 2 * batch_images)
+        return Memory(prediction_bytes(made, *load.largest, batch_images), read + SHARD_CELL_BYTES * load.shard_cells)
+
+    return memory
+
+
+def _note(facts: Mapping[str, Any]) -> str:
+    return plural(facts["images"], "image")
 
 
 @stage(
@@ -68,11 +100,23 @@ SHARDS_A_CALL = 4
         "model",
         "acquisition.information",
         "acquisition.dropout_samples",
-        "compute.precision",
-        "compute.batch_images",
+        "acquisition.batch_images",
     ),
     gpu=True,
     where="shards",
+    wanted=lambda settings: settings.acquisition.information != "random",
+    takes=Takes(
+        units=lambda load, number: load.unlabelled_images(number),
+        memory=_memory(lambda load: build_network(load.settings.model, load.classes)),
+        disk_bytes=lambda load, number: load.map_bytes,
+        lighter=lambda settings: f"{smaller_network(settings.model)}, or {lower_pixels(settings)}",
+        faster=lambda settings: (
+            lower(acquisition__dropout_samples=settings.acquisition.dropout_samples)
+            if settings.acquisition.needs_dropout
+            else smaller_network(settings.model)
+        ),
+    ),
+    note=_note,
 )
 def info_map(work: Work, pool: Product, ledger: Product, model: Product) -> None:
     """Information in every cell of the pool."""
@@ -99,9 +143,18 @@ def _information(work: Work, inputs: Inputs) -> tuple[Reader, Mapper]:
 @stage(
     "cost-map",
     version=2,
-    depends_on=("data", "model", "compute.precision", "compute.batch_images"),
+    depends_on=("data", "model", "acquisition.batch_images"),
     gpu=True,
     where="shards",
+    wanted=lambda settings: settings.acquisition.cost == "learned",
+    takes=Takes(
+        units=lambda load, number: load.unlabelled_images(number),
+        memory=_memory(lambda load: build_cost_network(load.settings.model)),
+        disk_bytes=lambda load, number: load.map_bytes,
+        lighter=lambda settings: f"{smaller_network(settings.model, cost=True)}, or {lower_pixels(settings)}",
+        faster=lambda settings: smaller_network(settings.model, cost=True),
+    ),
+    note=_note,
 )
 def cost_map(work: Work, pool: Product, ledger: Product, model: Product) -> None:
     """Predicted clicks in every cell of the pool."""
@@ -114,7 +167,20 @@ def _clicks(work: Work, inputs: Inputs) -> tuple[Reader, Mapper]:
     return source.image, lambda image_ids, images: predictor.clicks(np.stack(images))
 
 
-@stage("true-cost-map", version=2, depends_on=("data",), where="shards")
+@stage(
+    "true-cost-map",
+    version=2,
+    depends_on=("data",),
+    where="shards",
+    wanted=lambda settings: settings.acquisition.cost == "true",
+    takes=Takes(
+        memory=lambda load: Memory(
+            arrays=IMAGES_READ * TRUTH_BYTES * prod(load.largest) + SHARD_CELL_BYTES * load.shard_cells
+        ),
+        disk_bytes=lambda load, number: load.map_bytes,
+    ),
+    note=_note,
+)
 def true_cost_map(work: Work, pool: Product) -> None:
     """TRUE clicks in every cell of every image of the pool, read from its TRUTH: an upper bound, never a strategy.
 
@@ -132,8 +198,8 @@ def _true_clicks(work: Work, inputs: Inputs) -> tuple[Reader, Mapper]:
 
 
 def _predictor(work: Work, model: Network) -> Predictor:
-    compute = work.campaign.settings.compute
-    return Predictor(model.to(prepare_device(compute)), precision_of(compute))
+    settings = work.campaign.settings
+    return Predictor(model.to(prepare_device(settings.compute)), precision_of(settings.model))
 
 
 def _map_images(work: Work, opener: Opener, inputs: Inputs) -> None:
@@ -150,7 +216,7 @@ def _write_maps(work: Work, opener: Opener, inputs: Inputs, pool: Pool, is_wante
     ]
     missing = [each for each in asked if not _is_there(store, each)]
     images, to_do = (sum(len(each.image_ids) for each in some) for some in (asked, missing))
-    with track(_where(work), images, "images", images - to_do) as advance:
+    with work.track(images, "images", images - to_do) as advance:
         size = min(SHARDS_A_CALL, max(len(missing) // work.lanes, 1))
         calls = [missing[start : start + size] for start in range(0, len(missing), size)]
         for count in work.each(partial(_write_shards, opener, work, inputs), calls):
@@ -159,16 +225,11 @@ def _write_maps(work: Work, opener: Opener, inputs: Inputs, pool: Pool, is_wante
     work.facts.update(images=images)
 
 
-def _where(work: Work) -> str:
-    name = work.folder.name.split(".")[1]
-    return name if work.round_number is None else f"round {work.number} {name}"
-
-
 def _write_shards(opener: Opener, work: Work, inputs: Inputs, asked: Sequence[Asked]) -> int:
     """Write the maps of some shards; returns how many of them are still to be counted."""
-    read, maps_of = kept((opener.__name__, work.folder), lambda: opener(work, inputs))
+    read, maps_of = kept((work.stage, work.folder), lambda: opener(work, inputs))
     store, uncounted = MapStore(work.folder / MAPS), 0
-    found = _maps(read, maps_of, asked, work.campaign.settings.compute.batch_images)
+    found = _maps(read, maps_of, asked, work.campaign.settings.acquisition.batch_images)
     for each in asked:
         maps = {}
         for image_id, cells in islice(found, len(each.image_ids)):

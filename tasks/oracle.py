@@ -2,34 +2,61 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import pyarrow as pa
 
 from cereals_core.acquisition import best_within
 from cereals_core.datasets import open_truth
-from cereals_core.oracle import Answer, answer
+from cereals_core.oracle import answer
 from cereals_core.regions import kind_of
 from cereals_core.seeding import rng
 from cereals_core.settings import Acquisition
+from cereals_core.workload import Workload
+from tasks.pages.wording import clicks, plural
 from tasks.pool import refuse_impossible
 from tasks.running.prefetch import prefetched
-from tasks.running.stage import Work, stage
+from tasks.running.stage import stage
+from tasks.running.takes import IMAGES_READ, TRUTH_BYTES, Memory, Takes
+from tasks.running.work import Work
 from tasks.store import tables
-from tasks.store.answers import answer_row
-from tasks.store.layout import ANSWERS, LEDGER, PROPOSALS, QUERIES
+from tasks.store.answers import HELD_BYTES, writing_answers
 from tasks.store.ledger import Ledger, box_of
 from tasks.store.pool import Pool, open_pool
 from tasks.store.products import Product
-from tasks.telling.progress import track
 
+ANSWER_BYTES_A_PIXEL = 0.5
+"""Answers on disk for each pixel labelled: labels (0.1 as PNG of small windows) and clicks (up to 0.3) at most."""
+LEDGER_ROW_BYTES = 100
 SEED_SET_ROUND = -1
 """Round number of the seed set's rows in the ledger."""
 Query = dict[str, Any]
 """A row of the queries table."""
 
 
-@stage("seed-set", version=1, depends_on=("seed", "data", "acquisition.seed_images"))
+def _memory(load: Workload) -> Memory:
+    held = min(HELD_BYTES, ANSWER_BYTES_A_PIXEL * load.pixels)
+    return Memory(arrays=IMAGES_READ * TRUTH_BYTES * prod(load.largest) + 4 * held)
+
+
+def _asked_bytes(load: Workload, number: int) -> float:
+    """Bytes of a round's answers, and of its ledger, which holds all rows so far."""
+    rows = load.seed_images + (number + 1) * load.queries
+    return LEDGER_ROW_BYTES * rows + ANSWER_BYTES_A_PIXEL * (load.asked_px(number + 1) - load.asked_px(number))
+
+
+@stage(
+    "seed-set",
+    version=1,
+    depends_on=("seed", "data", "acquisition.seed_images"),
+    takes=Takes(
+        units=lambda load, number: load.seed_images,
+        memory=_memory,
+        disk_bytes=lambda load, number: ANSWER_BYTES_A_PIXEL * load.seed_px,
+    ),
+    note=lambda facts: f"{plural(facts['images'], 'image')} labelled in full, {clicks(facts['clicks'])} clicks",
+)
 def seed_set(work: Work, pool: Product) -> None:
     """Label images drawn uniformly, in full."""
     settings = work.campaign.settings
@@ -42,7 +69,7 @@ def seed_set(work: Work, pool: Product) -> None:
         {"rank": rank, "image_id": image.image_id, "y": 0, "x": 0, "height": image.height, "width": image.width}
         for rank, image in enumerate(images.images[index] for index in sorted(chosen))
     ]
-    _ask(work, queries, SEED_SET_ROUND, tables.LEDGER.empty_table())
+    _ask(work, queries, SEED_SET_ROUND, tables.LEDGER.schema.empty_table())
 
 
 @stage(
@@ -55,13 +82,16 @@ def seed_set(work: Work, pool: Product) -> None:
         "acquisition.images_per_round",
         "acquisition.clicks_per_round",
     ),
+    lasting=True,
+    takes=Takes(units=lambda load, number: min(load.queries, load.images), memory=_memory, disk_bytes=_asked_bytes),
+    note=lambda facts: f"{facts['regions']:,} regions in {facts['images']:,} images, {clicks(facts['clicks'])} clicks",
 )
 def oracle_query(work: Work, pool: Product, ledger: Product, proposals: Product) -> None:
     """Ask for the best proposals of the pool that fit the round's budget, and add the answers to the ledger."""
     images = open_pool(work.campaign, pool)
-    found = tables.read_table(proposals / PROPOSALS, tables.PROPOSALS)
+    found = tables.PROPOSALS.read(proposals)
     queries = best_queries(work.campaign.settings.acquisition, images, found)
-    tables.write_table(work.folder / QUERIES, tables.QUERIES, queries)
+    tables.QUERIES.write(work.folder, queries)
     _ask(work, queries, work.number, Ledger(ledger).table)
 
 
@@ -86,26 +116,18 @@ def _by_image(queries: Sequence[Query]) -> dict[str, list[Query]]:
 
 
 def _ask(work: Work, queries: Sequence[Query], round_number: int, before: pa.Table) -> None:
-    """Write the oracle's answers to the queries, and the ledger `before` with a row for each of them."""
+    """Write the oracle's answers to the queries as they come, and the ledger `before` with a row for each of them."""
     dataset = open_truth(work.campaign.settings.data, "pool")
     by_image = _by_image(queries)
-    answers: dict[int, Answer] = {}
-    with track("oracle-query", len(by_image), "images") as advance:
+    rows: dict[int, dict[str, Any]] = {}
+    with work.track(len(by_image), "images") as advance, writing_answers(work.folder) as take:
         for image_id, truth in prefetched(dataset.truth, by_image):
             for query in by_image[image_id]:
-                answers[query["rank"]] = answer(image_id, truth, box_of(query))
+                answered = answer(image_id, truth, box_of(query))
+                take(answered)
+                rows[query["rank"]] = {**query, "round": round_number, **vars(answered.cost)}
             advance()
-    rows = [
-        {
-            **query,
-            "round": round_number,
-            "vertices": answers[query["rank"]].cost.vertices,
-            "crossings": answers[query["rank"]].cost.crossings,
-            "components": answers[query["rank"]].cost.components,
-        }
-        for query in queries
-    ]
-    new = pa.Table.from_pylist(rows, schema=tables.LEDGER)
-    tables.write_table(work.folder / LEDGER, tables.LEDGER, pa.concat_tables([before, new]))
-    tables.write_table(work.folder / ANSWERS, tables.ANSWERS, [answer_row(answers[query["rank"]]) for query in queries])
-    work.facts.update(regions=len(rows), images=len(by_image), clicks=sum(row["vertices"] for row in rows))
+    new = tables.LEDGER.of([rows[query["rank"]] for query in queries])
+    tables.LEDGER.write(work.folder, pa.concat_tables([before, new]))
+    spent = sum(row["vertices"] for row in rows.values())
+    work.facts.update(regions=len(rows), images=len(by_image), clicks=spent)

@@ -1,6 +1,9 @@
 """pool: every image and its truth read once, before anything is spent; and the list of the pool's images."""
 
 from collections import Counter
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
 from typing import Literal
 
 from cereals_core.datasets import open_truth
@@ -9,41 +12,54 @@ from cereals_core.errors import DataError, SettingsError
 from cereals_core.grid import candidate_shape
 from cereals_core.settings import CampaignSettings
 from tasks.running.device import cpu_threads
-from tasks.running.stage import Work, stage
+from tasks.running.stage import stage
+from tasks.running.takes import Takes
+from tasks.running.work import Work
 from tasks.store import tables
-from tasks.store.layout import POOL
 from tasks.store.pool import Pool, group_name
-from tasks.telling.progress import track
+from tasks.telling.progress import Advance, track
 
 SPLITS: tuple[Literal["pool"], Literal["eval"]] = ("pool", "eval")
 
 
-def examine(settings: CampaignSettings) -> dict[str, list[ImageInfo]]:
+Track = Callable[[int, str], AbstractContextManager[Advance]]
+"""Follows so many units of work."""
+
+
+def examine(settings: CampaignSettings, tracked: Track | None = None) -> dict[str, list[ImageInfo]]:
     """Read every image of both splits and its truth once; DataError lists all that is broken."""
+    datasets = {split: open_truth(settings.data, split) for split in SPLITS}
     infos: dict[str, list[ImageInfo]] = {}
     problems: list[str] = []
-    for split in SPLITS:
-        dataset = open_truth(settings.data, split)
-        with track(f"check {split}", len(dataset.image_ids), "images") as advance:
+    with (tracked or partial(track, "check"))(
+        sum(len(each.image_ids) for each in datasets.values()), "images"
+    ) as advance:
+        for split, dataset in datasets.items():
             infos[split], found = check(dataset, advance, cpu_threads(settings.compute))
-        problems += found
+            problems += found
     if problems:
         raise DataError(f"{len(problems)} problems in the data; correct them and run again\n" + "\n".join(problems))
     return infos
 
 
-@stage("pool", version=1, depends_on=("data",))
+@stage(
+    "pool",
+    version=1,
+    depends_on=("data",),
+    takes=Takes(units=lambda load, number: load.images + load.eval_images),
+    note=lambda facts: f"{facts['images']:,} images to ask of, {facts['eval_images']:,} to evaluate on",
+)
 def check_pool(work: Work) -> None:
     """Check the data, and list the pool."""
     settings = work.campaign.settings
-    infos = examine(settings)
+    infos = examine(settings, work.track)
     rows: Counter[str] = Counter()
     table = []
     for info in infos["pool"]:
         group = group_name(info.height, info.width)
         table.append({**vars(info), "group": group, "row": rows[group]})
         rows[group] += 1
-    tables.write_table(work.folder / POOL, tables.POOL, table)
+    tables.POOL.write(work.folder, table)
     work.facts.update(
         images=len(table),
         pixels=sum(info.height * info.width for info in infos["pool"]),

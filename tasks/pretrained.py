@@ -8,12 +8,21 @@ import torch
 from cereals_core.errors import SettingsError
 from cereals_core.models.build import network_outline
 from cereals_core.models.pretrained import fitting_weights
-from tasks.running.stage import Work, stage
+from tasks.running.stage import stage
+from tasks.running.takes import Takes
+from tasks.running.work import Work
 from tasks.store.layout import WEIGHTS
 from tasks.store.storage import written_whole
 
 
-@stage("pretrained", version=1, depends_on=("model",))
+@stage(
+    "pretrained",
+    version=1,
+    depends_on=("model",),
+    wanted=lambda settings: settings.model.weights is not None,
+    takes=Takes("file", lambda load, number: 1),
+    note=lambda facts: f"{facts['parameters']:,} parameters",
+)
 def pretrained(work: Work) -> None:
     """Keep what the segmentation network takes of the file; from then on the campaign needs the file no more."""
     model = work.campaign.settings.model

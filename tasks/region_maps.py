@@ -84,7 +84,7 @@ class Regions:
     def extents(self, shards: Iterable[Shard]) -> pa.Table:
         """EXTENTS of the images of these shards."""
         rows = [self._extents(*each) for shard, maps in self.read(shards) for each in self.of(shard.images, maps)]
-        return pa.Table.from_pylist(rows, schema=tables.EXTENTS)
+        return tables.EXTENTS.of(rows)
 
     def _extents(self, image: PoolImage, mask: np.ndarray, sums: Sums) -> dict[str, float]:
         row: dict[str, float] = {"image_rank": image.rank, "candidates": int(np.count_nonzero(mask))}

@@ -12,12 +12,11 @@ from cereals_core.settings import Acquisition
 from tasks.oracle import Query, best_queries
 from tasks.region_maps import Regions, Scales
 from tasks.scoring import Proposing
+from tasks.store import tables
 from tasks.store.history import ledger_before, maps_of, product_of
-from tasks.store.layout import QUERIES, Campaign
+from tasks.store.layout import Campaign
 from tasks.store.ledger import Ledger, box_of
 from tasks.store.pool import open_pool
-from tasks.store.tables import QUERIES as QUERIES_SCHEMA
-from tasks.store.tables import read_table
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,7 @@ def _name(base: Acquisition, changed: dict[str, Any]) -> str:
 def replay(campaign: Campaign, number: int, wanted: Sequence[Variant]) -> Iterator[Reselection]:
     """Choose the round's queries again, once for each variant; region maps of a window are scaled once."""
     settings = campaign.settings
-    asked = read_table(product_of(campaign, "oracle-query", number) / QUERIES, QUERIES_SCHEMA).to_pylist()
+    asked = tables.QUERIES.read(product_of(campaign, "oracle-query", number)).to_pylist()
     pool = open_pool(campaign, product_of(campaign, "pool", None))
     ledger, maps = Ledger(ledger_before(campaign, number)), maps_of(campaign, number)
     scales: dict[int, Scales] = {}

@@ -1,6 +1,7 @@
 """report: what a person looks at after each round, in the campaign's folder and as a Prefect artifact."""
 
 import math
+from math import prod
 from pathlib import Path
 
 import pyarrow.compute as pc
@@ -9,27 +10,29 @@ from prefect import get_run_logger
 from cereals_core.cost_baselines import PREDICTORS, SAMPLES
 from cereals_core.datasets import open_images
 from cereals_core.stopping import stop_reason
-from tasks.pages.facts import CostSample, QueryFacts, RegionView, RoundFacts, StageFacts
+from tasks.pages.facts import CostSample, QueryFacts, RegionView, RoundFacts
 from tasks.pages.figures import round_pictures
 from tasks.pages.html import campaign_html
 from tasks.pages.markdown import round_markdown
 from tasks.pages.stages import stage_facts
 from tasks.pages.wording import headline
-from tasks.running.stage import Work, stage
+from tasks.running.stage import stage
+from tasks.running.takes import Memory, Takes
+from tasks.running.work import Work
 from tasks.store import tables
-from tasks.store.history import evaluated_rounds, kept_or_pruned, learning_curve, product_of
-from tasks.store.layout import CLASSES, COST_REGIONS, LEDGER, MAPS, ROUND_PAGE, ROUND_STAGES, Campaign
+from tasks.store.history import evaluated_rounds, learning_curve, ledger_before, product_of, products_made
+from tasks.store.layout import MAPS, ROUND_PAGE, Campaign
 from tasks.store.ledger import Ledger, box_of
 from tasks.store.maps import MapStore
 from tasks.store.pool import open_pool
-from tasks.store.products import Product, find_product, recorded
+from tasks.store.products import Product, find_product
 from tasks.store.storage import write_atomically
 from tasks.telling.progress import console
 from tasks.telling.publishing import publish_round, shows_rounds
 
 REGIONS_SHOWN = 4
-READ_AGAIN = frozenset({"evaluate", "oracle-query", "evaluate-cost", "report"})
-"""Stages of a finished round whose files later rounds or reports read again."""
+PAGE_BYTES, DRAWN_BYTES_A_PIXEL = 1_000_000, 24
+"""A round's page with its pictures on disk, and what drawing an image holds."""
 
 
 def why_stop(campaign: Campaign, number: int, ledger: Product) -> str | None:
@@ -39,20 +42,21 @@ def why_stop(campaign: Campaign, number: int, ledger: Product) -> str | None:
     return stop_reason(campaign.settings.stop, learning_curve(campaign, list(range(number + 1))))
 
 
-def finished_round(campaign: Campaign, number: int, pool: Product, ledger: Product) -> Product | None:
-    """The ledger after this round, if the round was finished before from this pool and ledger, and nothing is missing.
-
-    What later rounds and reports read is hashed. Weights and maps are hashed when somebody reads them.
-    """
-    names = campaign.round_stages
-    found = {name: kept_or_pruned(campaign.stage(name, number), hashed=name in READ_AGAIN) for name in names}
-    after, reported = found["oracle-query"], found["report"]
-    if None in found.values() or after is None or reported is None or reported.inputs.get("ledger") != after.digest:
-        return None
-    return after if (after.inputs["pool"], after.inputs["ledger"]) == (pool.digest, ledger.digest) else None
-
-
-@stage("report", version=2, depends_on=("data",), where="flow", shareable=False)
+@stage(
+    "report",
+    version=2,
+    depends_on=("data",),
+    where="flow",
+    shareable=False,
+    asks=False,
+    lasting=True,
+    takes=Takes(
+        "page",
+        lambda load, number: 1,
+        memory=lambda load: Memory(arrays=DRAWN_BYTES_A_PIXEL * prod(load.largest)),
+        disk_bytes=lambda load, number: PAGE_BYTES,
+    ),
+)
 def report_round(
     work: Work, pool: Product, ledger: Product, metrics: Product, agreement: Product | None = None
 ) -> None:
@@ -64,39 +68,35 @@ def report_round(
         (work.folder / f"{name}.png").write_bytes(png)
     (work.folder / ROUND_PAGE).write_text(round_markdown(facts, pictures))
     copy_ledger(campaign, ledger)
-    console.print(headline(facts), highlight=False)
-    _log(campaign, number, headline(facts))
     work.facts.update(headline=headline(facts))
     if shows_rounds():
         publish_round(facts, pictures)
 
 
-def log_round(campaign: Campaign, number: int) -> None:
-    """Write what happened in a round, which was reported, into the log of the current run."""
-    _log(campaign, number, product_of(campaign, "report", number).facts["headline"])
-
-
-def _log(campaign: Campaign, number: int, said: str) -> None:
+def tell_round(campaign: Campaign, number: int) -> None:
+    """Write what happened in a round, which was reported, to the terminal and into the log of the current run."""
+    said = product_of(campaign, "report", number).facts["headline"]
+    console.print(said, highlight=False)
     get_run_logger().info("%s round %d: %s", campaign.settings.name, number, said)
 
 
 def copy_ledger(campaign: Campaign, ledger: Product) -> None:
     """Put the ledger where people look for it."""
-    write_atomically(campaign.ledger_file, (ledger / LEDGER).read_bytes())
+    write_atomically(campaign.ledger_file, (ledger / tables.LEDGER.file).read_bytes())
 
 
 def round_facts(campaign: Campaign, number: int, reason: str | None) -> RoundFacts:
     """All that the pages say of a round, from its products."""
     pool = product_of(campaign, "pool", None)
     metrics = product_of(campaign, "evaluate", number)
-    classes = tables.read_table(metrics / CLASSES, tables.CLASSES).to_pylist()
-    products = (recorded(campaign.stage(name, number)) for name in ROUND_STAGES)
+    classes = tables.CLASSES.read(metrics).to_pylist()
+    products = [product for of_round, product in products_made(campaign) if of_round == number]
     stop = campaign.settings.stop
     return RoundFacts(
         campaign=campaign.settings.name,
         points=learning_curve(campaign, list(range(number + 1))),
         class_iou={row["class_name"]: row["iou"] for row in classes},
-        stages=[_stage_facts(product) for product in products if product is not None],
+        stages=[stage_facts(product) for product in products],
         queries=_queries(campaign, number),
         pool_images=pool.facts["images"],
         pool_pixels=pool.facts["pixels"],
@@ -111,10 +111,6 @@ def round_facts(campaign: Campaign, number: int, reason: str | None) -> RoundFac
     )
 
 
-def _stage_facts(product: Product) -> StageFacts:
-    return stage_facts(product.stage, product.elapsed_s, product.total_bytes, product.facts)
-
-
 def report_campaign(campaign: Campaign) -> Path:
     """Write the campaign's report, one HTML file, from the rounds that were evaluated so far."""
     done = evaluated_rounds(campaign)
@@ -122,7 +118,7 @@ def report_campaign(campaign: Campaign) -> Path:
     for number in done:
         reported = find_product(campaign.stage("report", number))
         ended = number == done[-1] and reported is not None
-        reason = why_stop(campaign, number, _ledger_before(campaign, number)) if ended else None
+        reason = why_stop(campaign, number, ledger_before(campaign, number)) if ended else None
         rounds.append(round_facts(campaign, number, reason))
         pictures.append(
             {path.stem: path.read_bytes() for path in sorted(reported.folder.glob("*.png"))} if reported else {}
@@ -130,10 +126,6 @@ def report_campaign(campaign: Campaign) -> Path:
     page = campaign_html(rounds, pictures, campaign.settings.model_dump_json(indent=1, exclude_none=True))
     write_atomically(campaign.report_file, page.encode())
     return campaign.report_file
-
-
-def _ledger_before(campaign: Campaign, number: int) -> Product:
-    return product_of(campaign, "oracle-query", number - 1) if number else product_of(campaign, "seed-set", None)
 
 
 def _queries(campaign: Campaign, number: int) -> list[QueryFacts]:
@@ -161,7 +153,7 @@ def _cost_samples(campaign: Campaign, number: int) -> list[CostSample]:
     product = find_product(campaign.stage("evaluate-cost", number))
     if product is None:
         return []
-    table = tables.read_table(product / COST_REGIONS, tables.COST_REGIONS)
+    table = tables.COST_REGIONS.read(product)
     return [
         CostSample(name, part["true"].to_numpy(), {each: part[each].to_numpy() for each in PREDICTORS})
         for name in SAMPLES

@@ -50,7 +50,7 @@ class Proposing:
 
         Images are not looked at, and shards not read, that can hold nothing within reach.
         """
-        found = [tables.PROPOSALS.empty_table()]
+        found = [tables.PROPOSALS.schema.empty_table()]
         for shard, maps in self.regions.read(shard for shard in shards if self._above_cutoff(shard)):
             images = self.regions.of(self._above_cutoff(shard), maps)
             if columns := [self._suppressed(*each) for each in images]:
@@ -87,7 +87,7 @@ class Proposing:
 
         The same whatever was left out before for being out of reach, and so whatever was worked through first.
         """
-        best = tables.PROPOSALS.empty_table()
+        best = tables.PROPOSALS.schema.empty_table()
         for some in found:
             best = pa.concat_tables([best, some])
             if len(best) > self.cutoff.k:
@@ -100,4 +100,4 @@ def _table(columns: dict[str, np.ndarray]) -> pa.Table:
     """PROPOSALS, without sums of maps that there are not."""
     absent = pa.nulls(len(columns["score"]))
     sums = {"information": columns.pop("information", absent), "predicted_clicks": columns.pop("cost", absent)}
-    return pa.Table.from_pydict(columns | sums, schema=tables.PROPOSALS)
+    return pa.Table.from_pydict(columns | sums, schema=tables.PROPOSALS.schema)

@@ -1,22 +1,34 @@
 """region-fusion and nms: from maps to proposals, shard by shard on all cores; no network, no truth."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import pyarrow as pa
 
+from cereals_core.workload import Workload
 from tasks.region_maps import MAP_NAMES, Regions, Scales
-from tasks.running.stage import Work, stage
+from tasks.running.stage import Inputs, stage
+from tasks.running.takes import Memory, Takes
+from tasks.running.work import Work
 from tasks.running.workers import kept
 from tasks.scoring import Proposing
 from tasks.store import tables
-from tasks.store.layout import EXTENTS, PROPOSALS
 from tasks.store.ledger import Ledger
 from tasks.store.pool import Shard, batches, open_pool
 from tasks.store.products import Product
-from tasks.telling.progress import track
 
-Inputs = Mapping[str, Product | None]
+SCORED_CELL_BYTES = 8
+"""What scoring a shard holds for each cell: two float16 maps, and the bytes that they are read from."""
+PROPOSAL_BYTES = 40
+"""A row of proposals on disk."""
+
+
+def _takes(disk_bytes: Callable[[Workload, int], float]) -> Takes:
+    return Takes(
+        memory=lambda load: Memory(arrays=SCORED_CELL_BYTES * load.shard_cells),
+        disk_bytes=disk_bytes,
+        lighter=lambda settings: f"lower compute.shard_images = {settings.compute.shard_images} or compute.threads",
+    )
 
 
 def _regions(work: Work, inputs: Inputs) -> Regions:
@@ -35,7 +47,7 @@ def _proposing(work: Work, inputs: Inputs) -> Proposing:
     """How the round proposes regions, opened once where that is needed; `inputs` has the scales too."""
 
     def opened() -> Proposing:
-        scales = Scales(tables.read_table(_there(inputs["scales"]) / EXTENTS, tables.EXTENTS))
+        scales = Scales(tables.EXTENTS.read(_there(inputs["scales"])))
         return Proposing(_opened(work, inputs), scales)
 
     return kept(("proposing", work.folder), opened)
@@ -51,6 +63,8 @@ def _there(product: Product | None) -> Product:
     version=3,
     depends_on=("acquisition.unit", "acquisition.window_px"),
     where="shards",
+    takes=_takes(lambda load, number: 0.0),
+    note=lambda facts: f"{facts['candidates']:,} candidate windows",
 )
 def region_fusion(
     work: Work, pool: Product, ledger: Product, information: Product | None, cost: Product | None
@@ -63,7 +77,7 @@ def region_fusion(
     shards = _regions(work, inputs).pool.shards()
     found = _in_batches(work, shards, partial(_extents, work, inputs))
     scales = Scales(pa.concat_tables(found).sort_by("image_rank"))
-    tables.write_table(work.folder / EXTENTS, tables.EXTENTS, scales.table)
+    tables.EXTENTS.write(work.folder, scales.table)
     work.facts.update(candidates=scales.candidates)
 
 
@@ -86,6 +100,8 @@ def _extents(work: Work, inputs: Inputs, shards: Sequence[Shard]) -> pa.Table:
         "acquisition.alpha",
     ),
     where="shards",
+    takes=_takes(lambda load, number: PROPOSAL_BYTES * load.most_proposals),
+    note=lambda facts: f"{facts['proposals']:,} proposals",
 )
 def nms(
     work: Work, pool: Product, ledger: Product, scales: Product, information: Product | None, cost: Product | None
@@ -99,7 +115,7 @@ def nms(
     proposing = _proposing(work, inputs)
     found = _in_batches(work, proposing.shards(), partial(_propose, work, inputs))
     proposals = proposing.best_of(found)
-    tables.write_table(work.folder / PROPOSALS, tables.PROPOSALS, proposals)
+    tables.PROPOSALS.write(work.folder, proposals)
     work.facts.update(proposals=len(proposals))
 
 
@@ -113,9 +129,7 @@ def _in_batches(
 ) -> Iterator[pa.Table]:
     """Call `function` on batches of shards, wherever stages run, and yield what it finds."""
     to_do = batches(shards)
-    name = work.folder.name.split(".")[1]
-    with track(f"round {work.number} {name}", len(shards), "shards") as advance:
+    with work.track(sum(len(shard.images) for shard in shards), "images") as advance:
         for some, found in zip(to_do, work.each(function, to_do), strict=True):
             yield found
-            for _ in some:
-                advance()
+            advance(units=sum(len(shard.images) for shard in some))

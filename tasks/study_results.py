@@ -9,7 +9,7 @@ from cereals_core.study_statistics import Arm, Repeat, Run, StudyFacts
 from tasks.pages.study_report import study_html
 from tasks.store import tables
 from tasks.store.history import evaluated_rounds, has_ended, learning_curve, product_of
-from tasks.store.layout import CLASSES, Campaign, Study
+from tasks.store.layout import Campaign, Study
 from tasks.store.storage import write_atomically
 
 
@@ -34,7 +34,7 @@ def report_study(study: Study) -> Path:
     """Write the study's report, and every point of its curves as a table."""
     facts = study_facts(study)
     write_atomically(study.report_file, study_html(facts).encode())
-    tables.write_table(study.results_file, tables.RESULTS, _rows(facts))
+    tables.RESULTS.write(study.folder, _rows(facts))
     return study.report_file
 
 
@@ -62,7 +62,7 @@ def _run(study: Study, arm: str, seed: int) -> Run:
     rounds = evaluated_rounds(campaign)
     if not rounds:
         return Run(seed, ended=False)
-    classes = tables.read_table(product_of(campaign, "evaluate", rounds[-1]) / CLASSES, tables.CLASSES).to_pylist()
+    classes = tables.CLASSES.read(product_of(campaign, "evaluate", rounds[-1])).to_pylist()
     iou = {row["class_name"]: row["iou"] for row in classes}
     return Run(seed, learning_curve(campaign, rounds), iou, has_ended(campaign))
 

@@ -2,8 +2,9 @@
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from io import BytesIO
+from math import prod
 from pathlib import Path
 from typing import IO, Any, cast
 from zipfile import BadZipFile, ZipFile
@@ -12,55 +13,119 @@ import numpy as np
 import torch
 
 from cereals_core.errors import DataError, ProductError
-from cereals_core.grid import VOID
-from cereals_core.labelled import compose
+from cereals_core.grid import STRIDE_PX, VOID
+from cereals_core.labelled import LabelledImage
 from cereals_core.location import is_on_disk
 from cereals_core.models.base import Network
 from cereals_core.models.build import build_cost_network, build_network
 from cereals_core.models.fcn8s import FCN8s
+from cereals_core.models.footprint import outline, parameter_bytes, training_bytes
 from cereals_core.models.pretrained import load_pretrained
 from cereals_core.seeding import rng
 from cereals_core.settings import CampaignSettings
 from cereals_core.training import Loss, Trainer, cost_loss, segmentation_loss
+from cereals_core.workload import Workload
+from tasks.pages.wording import plural
 from tasks.running.device import precision_of, prepare_device
-from tasks.running.images import KEPT_SHARE, LabelledImages, pool_images
-from tasks.running.stage import Work, stage
+from tasks.running.images import KEPT_SHARE, LabelledImages, kept_at_most_bytes, pool_fits, pool_images
+from tasks.running.stage import stage
+from tasks.running.takes import IMAGE_BYTES, IMAGES_READ, Memory, Takes, lower, lower_pixels, smaller_network
+from tasks.running.work import Work
 from tasks.store import tables
 from tasks.store.answers import read_answers
-from tasks.store.layout import HISTORY, WEIGHTS
+from tasks.store.layout import WEIGHTS
 from tasks.store.pool import open_pool
 from tasks.store.products import Product
 from tasks.store.storage import read_whole, written_whole
-from tasks.telling.progress import track
 
 CHECKPOINT = "checkpoint.pt"
 CHECKPOINT_EVERY_S = 60.0
 HASH_BYTES = 32
 """Length of the SHA-256 that a checkpoint starts with."""
-Target = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray | None]
-_DEPENDS_ON = ("seed", "data", "model", "training", "compute.precision")
+Target = Callable[[LabelledImage], np.ndarray | None]
+LABELLED_CELL_BYTES = 10
+"""Labels, clicks and what is labelled of a cell, and its target."""
 
 
-@stage("train-seg", version=1, depends_on=_DEPENDS_ON, gpu=True)
+def _takes(network: Callable[[Workload], Network], cost: bool) -> Takes:
+    """Say what a training takes: memory is that of the last round, whose images are the most."""
+
+    def outline_of(load: Workload) -> Network:
+        return outline(lambda: network(load), precision_of(load.settings.model))
+
+    def memory(load: Workload) -> Memory:
+        training, images = load.settings.training, load.labelled_images(load.rounds)
+        batch_images, made = min(training.batch_images, images), outline_of(load)
+        in_hand = IMAGE_BYTES * (IMAGES_READ + batch_images - 1) * prod(load.largest)
+        labelled_px = images * load.mean_px
+        kept = 0 if pool_fits(load.pixels) else min(kept_at_most_bytes() + in_hand, IMAGE_BYTES * labelled_px)
+        return Memory(
+            tensors=training_bytes(made, *load.largest, batch_images),
+            arrays=kept + LABELLED_CELL_BYTES * labelled_px / STRIDE_PX**2,
+            checkpoint=4 * parameter_bytes(made),
+        )
+
+    def lighter(settings: CampaignSettings) -> str:
+        if settings.training.batch_images > 1:
+            return lower(training__batch_images=settings.training.batch_images)
+        return f"{smaller_network(settings.model, cost)}, or {lower_pixels(settings)}"
+
+    return Takes(
+        "step",
+        lambda load, number: load.steps(number),
+        memory,
+        lambda load, number: parameter_bytes(outline_of(load)),
+        lighter,
+        faster=lambda settings: lower(training__max_steps=settings.training.max_steps),
+    )
+
+
+def _note(unit: str) -> Callable[[Mapping[str, Any]], str]:
+    return lambda facts: (
+        f"{plural(facts['images'], 'image')}, {facts['epochs']:,} epochs, {facts['steps']:,} steps, "
+        f"loss {facts['loss']:.4f} {unit}"
+    )
+
+
+_DEPENDS_ON = ("seed", "data", "model", "training")
+
+
+@stage(
+    "train-seg",
+    version=1,
+    depends_on=_DEPENDS_ON,
+    gpu=True,
+    asks=False,
+    takes=_takes(lambda load: build_network(load.settings.model, load.classes), cost=False),
+    note=_note("nats"),
+)
 def train_seg(work: Work, pool: Product, ledger: Product, pretrained: Product | None = None) -> None:
     """Train the segmentation model on everything labelled so far, from scratch or from pretrained weights."""
     model = build_network(work.campaign.settings.model, len(pool.facts["class_names"]))
-    _initialise(work, "train-seg", model)
+    _initialise(work, model)
     if pretrained is not None:
         load_pretrained(model, _weights(pretrained))
-    _train(work, "train-seg", model, segmentation_loss, _samples(work, pool, _labels))
+    _train(work, model, segmentation_loss, _samples(work, pool, _labels))
 
 
-@stage("train-cost", version=1, depends_on=_DEPENDS_ON, gpu=True)
+@stage(
+    "train-cost",
+    version=1,
+    depends_on=_DEPENDS_ON,
+    gpu=True,
+    wanted=lambda settings: settings.acquisition.cost == "learned",
+    takes=_takes(lambda load: build_cost_network(load.settings.model), cost=True),
+    note=_note("clicks²"),
+)
 def train_cost(work: Work, pool: Product, ledger: Product, model: Product) -> None:
     """Train the cost model on the clicks recorded so far, from the segmentation model's weights if that is FCN8s."""
     settings = work.campaign.settings
     cost_model = build_cost_network(settings.model)
-    _initialise(work, "train-cost", cost_model)
+    _initialise(work, cost_model)
     segmentation = load_model(settings, len(pool.facts["class_names"]), model)
     if isinstance(segmentation, FCN8s):
         cost_model.copy_all_but_scores(segmentation)
-    _train(work, "train-cost", cost_model, cost_loss, _samples(work, pool, _clicks))
+    _train(work, cost_model, cost_loss, _samples(work, pool, _clicks))
 
 
 def load_model(settings: CampaignSettings, outputs: int, product: Product) -> Network:
@@ -93,31 +158,35 @@ def _weights(product: Product) -> dict[str, torch.Tensor]:
         raise ProductError(f"{file}: not readable ({error}); remove {product.folder} and run again") from None
 
 
-def _initialise(work: Work, name: str, model: Network) -> None:
-    seed = int(rng(work.campaign.settings.seed, name, work.number, "weights").integers(2**63))
+def _initialise(work: Work, model: Network) -> None:
+    seed = int(rng(work.campaign.settings.seed, work.stage, work.number, "weights").integers(2**63))
     model.initialise(torch.Generator().manual_seed(seed))
 
 
-def _labels(labels: np.ndarray, clicks: np.ndarray, labelled: np.ndarray) -> np.ndarray | None:
-    return labels if (labels != VOID).any() else None
+def _labels(image: LabelledImage) -> np.ndarray | None:
+    return image.labels if (image.labels != VOID).any() else None
 
 
-def _clicks(labels: np.ndarray, clicks: np.ndarray, labelled: np.ndarray) -> np.ndarray | None:
-    return np.where(labelled, clicks, np.float32(np.nan))
+def _clicks(image: LabelledImage) -> np.ndarray | None:
+    return np.where(image.labelled, image.clicks, np.float32(np.nan))
 
 
 def _samples(work: Work, pool: Product, target: Target) -> LabelledImages:
-    """Every image that has a target, from all answers so far."""
-    answers = read_answers(work.campaign, work.number)
-    images = (image for image in open_pool(work.campaign, pool).images if image.image_id in answers)
-    made = {image.image_id: target(*compose(answers[image.image_id], image.height, image.width)) for image in images}
+    """Open every image that has a target, from all answers so far, in the order of the pool."""
+    sizes = {image.image_id: image.size for image in open_pool(work.campaign, pool).images}
+    labelled: dict[str, LabelledImage] = {}
+    for image_id, box, labels, clicks in read_answers(work.campaign, work.number):
+        if image_id not in labelled:
+            labelled[image_id] = LabelledImage(*sizes[image_id])
+        labelled[image_id].add(box, labels, clicks)
+    made = {image_id: target(labelled[image_id]) for image_id in sizes if image_id in labelled}
     targets = {image_id: array for image_id, array in made.items() if array is not None}
     if not targets:
         raise DataError("nothing but void is labelled so far: enlarge acquisition.seed_images")
     return LabelledImages(pool_images(work.campaign.settings.data, pool), targets)
 
 
-def _train(work: Work, name: str, model: Network, loss: Loss, samples: LabelledImages) -> None:
+def _train(work: Work, model: Network, loss: Loss, samples: LabelledImages) -> None:
     settings = work.campaign.settings
     device = prepare_device(settings.compute)
     trainer = Trainer(
@@ -125,31 +194,30 @@ def _train(work: Work, name: str, model: Network, loss: Loss, samples: LabelledI
         loss,
         settings.training,
         settings.model.dropout,
-        lambda epoch: rng(settings.seed, name, work.number, epoch),
-        precision_of(settings.compute),
+        lambda epoch: rng(settings.seed, work.stage, work.number, epoch),
+        precision_of(settings.model),
     )
-    _run(trainer, samples, work.folder / CHECKPOINT, f"round {work.number} {name}")
+    _run(work, trainer, samples)
     _save({key: value.cpu() for key, value in trainer.best_weights.items()}, work.folder / WEIGHTS)
-    tables.write_table(work.folder / HISTORY, tables.HISTORY, [vars(epoch) for epoch in trainer.history])
+    tables.HISTORY.write(work.folder, [vars(epoch) for epoch in trainer.history])
     steps, loss_value = trainer.history[-1].steps, trainer.best.loss
     work.facts.update(images=len(samples), epochs=len(trainer.history), steps=steps, loss=loss_value)
 
 
-def _run(trainer: Trainer, samples: LabelledImages, checkpoint: Path, what: str) -> None:
+def _run(work: Work, trainer: Trainer, samples: LabelledImages) -> None:
     """Train to the end, from a checkpoint if there is one, saving one now and then."""
+    checkpoint = work.folder / CHECKPOINT
     _restore(trainer, checkpoint)
     saved_at, first = time.monotonic(), len(trainer.history)
-    steps = -(-len(samples) // trainer.settings.batch_images)
-    most_epochs = -(-trainer.settings.max_steps // steps)
-    with track(what, most_epochs, "epochs", len(trainer.history), at_most=True) as advance:
+    with work.track(trainer.settings.max_steps, "steps", trainer.steps, at_most=True) as advance:
         while not trainer.finished:
-            epoch = trainer.run_epoch(samples, samples.in_order)
+            before, epoch = trainer.steps, trainer.run_epoch(samples, samples.in_order)
             if epoch.epoch == first and trainer.device.type == "cuda":  # what steps need is taken by now
                 samples.move_to(trainer.device, KEPT_SHARE * torch.cuda.mem_get_info(trainer.device)[0])
             if time.monotonic() - saved_at > CHECKPOINT_EVERY_S:
                 _save_checkpoint(trainer, checkpoint)
                 saved_at = time.monotonic()
-            advance(f"loss {epoch.loss:.4g}")
+            advance(f"epoch {epoch.epoch + 1}, loss {epoch.loss:.4g}", epoch.steps - before)
     checkpoint.unlink(missing_ok=True)
 
 

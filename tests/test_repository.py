@@ -70,8 +70,8 @@ def relative(file: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def readme() -> str:
-    return (ROOT / "README.md").read_text()
+def design() -> str:
+    return (ROOT / "DESIGN.md").read_text()
 
 
 def test_a_tree_is_read_by_its_indentation() -> None:
@@ -83,17 +83,17 @@ def test_a_tree_is_read_by_its_indentation() -> None:
     }
 
 
-def test_readme_lists_every_source_file(readme: str) -> None:
+def test_the_design_lists_every_source_file(design: str) -> None:
     expected = {relative(file) for file in source_files() if file.suffix != ".py" or not is_docstring_only(file)}
-    assert sorted(expected - listed_tree(readme).keys()) == []
+    assert sorted(expected - listed_tree(design).keys()) == []
 
 
-def test_readme_lists_nothing_that_does_not_exist(readme: str) -> None:
-    assert [path for path in listed_tree(readme) if not (ROOT / path).exists()] == []
+def test_the_design_lists_nothing_that_does_not_exist(design: str) -> None:
+    assert [path for path in listed_tree(design) if not (ROOT / path).exists()] == []
 
 
-def test_readme_describes_in_one_to_ten_words(readme: str) -> None:
-    assert {path: text for path, text in listed_tree(readme).items() if not 1 <= len(text.split()) <= 10} == {}
+def test_the_design_describes_in_one_to_ten_words(design: str) -> None:
+    assert {path: text for path, text in listed_tree(design).items() if not 1 <= len(text.split()) <= 10} == {}
 
 
 @pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "data/README.md"])

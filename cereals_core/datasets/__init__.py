@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from cereals_core.datasets.base import Dataset, ImagesOnly, ImageSource
+from cereals_core.datasets.base import Dataset, ImagesOnly, ImageSource, Part
 from cereals_core.datasets.cityscapes import CityscapesImages
 from cereals_core.datasets.coco import CocoImages
 from cereals_core.datasets.files import Split
@@ -24,7 +24,8 @@ def open_truth(data: Data, split: Split) -> Dataset:
     DataError lists all problems of the split's index at once.
     """
     dataset: Dataset = _READERS[type(data)](data, split)
-    return dataset
+    most = None if isinstance(data, SyntheticData) else data.most_images
+    return dataset if most is None else Part(dataset, most)
 
 
 def open_images(data: Data, split: Split) -> ImageSource:

@@ -5,6 +5,7 @@ from typing import Protocol
 
 import numpy as np
 
+from cereals_core.seeding import rng
 from cereals_core.truth import Truth
 
 
@@ -39,3 +40,12 @@ class ImagesOnly:
 
     def __init__(self, dataset: Dataset) -> None:
         self.class_names, self.image_ids, self.image = dataset.class_names, dataset.image_ids, dataset.image
+
+
+class Part:
+    """Some images of a data set, so many at most, drawn uniformly and always the same."""
+
+    def __init__(self, dataset: Dataset, most: int) -> None:
+        self.class_names, self.image, self.truth = dataset.class_names, dataset.image, dataset.truth
+        order = rng(0, "part").permutation(len(dataset.image_ids))
+        self.image_ids = sorted(dataset.image_ids[index] for index in order[:most])

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cereals_core.models.base import Network
+from cereals_core.settings import Model
 
 VGG16_BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 FC_CHANNELS = 4096
@@ -129,3 +130,8 @@ def _bilinear_(weight: Tensor) -> None:
     weight.zero_()
     for channel in range(weight.shape[0]):
         weight[channel, channel] = ramp[:, None] * ramp[None, :]
+
+
+def build(model: Model, outputs: int) -> FCN8s:
+    """Build the network that the settings describe."""
+    return FCN8s(outputs, model.width)

@@ -13,6 +13,7 @@ from cereals_core.errors import CerealsError
 from cereals_core.grid import STRIDE_PX, map_shape
 from cereals_core.models.base import Network
 from cereals_core.models.fcn8s import MEAN, STD
+from cereals_core.settings import Model
 
 
 class TorchvisionError(CerealsError, ImportError):
@@ -148,3 +149,8 @@ def _build(name: str, outputs: int) -> Any:
             'torchvision as builds of one index that belong together, or take "fcn8s"'
         ) from error
     return getattr(segmentation, name)(weights=None, weights_backbone=None, num_classes=outputs, aux_loss=False)
+
+
+def build(model: Model, outputs: int) -> TorchvisionNetwork:
+    """Build the network that the settings name."""
+    return TorchvisionNetwork(model.name, outputs)

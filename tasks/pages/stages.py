@@ -1,43 +1,24 @@
 """Stages in words: what each made, how long it took, and where."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from tasks.pages.facts import RoundFacts, StageFacts
-from tasks.pages.wording import clicks, duration, number, plural, share, size
-
-_Facts = Mapping[str, Any]
-_NOTES: dict[str, Callable[[_Facts], str]] = {
-    "pretrained": lambda of: f"{of['parameters']:,} parameters",
-    "pool": lambda of: f"{of['images']:,} images to ask of, {of['eval_images']:,} to evaluate on",
-    "seed-set": lambda of: f"{plural(of['images'], 'image')} labelled in full, {clicks(of['clicks'])} clicks",
-    "true-cost-map": lambda of: plural(of["images"], "image"),
-    "train-seg": lambda of: _trained(of, "nats"),
-    "train-cost": lambda of: _trained(of, "clicks²"),
-    "evaluate": lambda of: f"mIoU {number(of['miou'], 4)}",
-    "info-map": lambda of: plural(of["images"], "image"),
-    "cost-map": lambda of: plural(of["images"], "image"),
-    "region-fusion": lambda of: f"{of['candidates']:,} candidate windows",
-    "nms": lambda of: f"{of['proposals']:,} proposals",
-    "oracle-query": lambda of: f"{of['regions']:,} regions in {of['images']:,} images, {clicks(of['clicks'])} clicks",
-    "evaluate-cost": lambda of: (
-        f"rank correlation {number(of['spearman_queried'], 2)} queried, {number(of['spearman_random'], 2)} random"
-    ),
-}
+from tasks.pages.wording import duration, share, size
+from tasks.store.products import Product
 
 
-def _trained(of: _Facts, unit: str) -> str:
-    """What a training did."""
-    return (
-        f"{plural(of['images'], 'image')}, {of['epochs']:,} epochs, {of['steps']:,} steps, loss {of['loss']:.4f} {unit}"
-    )
-
-
-def stage_facts(stage: str, elapsed_s: float, total_bytes: int, facts: Mapping[str, Any]) -> StageFacts:
-    """What is said of a stage; `facts`: those in its product's manifest, among them what it made, and where."""
-    note = _NOTES[stage](facts) if stage in _NOTES else ""
+def stage_facts(product: Product) -> StageFacts:
+    """Return what is said of a stage, from its product's manifest."""
+    facts = product.facts
     ran_on = ", ".join(facts.get("hosts", ()))
-    return StageFacts(stage, elapsed_s, total_bytes, facts.get("peak_bytes", 0), note, ran_on)
+    return StageFacts(
+        product.stage,
+        product.elapsed_s,
+        product.total_bytes,
+        facts.get("peak_bytes", 0),
+        facts.get("note", ""),
+        ran_on,
+    )
 
 
 def stage_line(title: str, facts: StageFacts) -> str:

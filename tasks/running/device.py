@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cereals_core.errors import SettingsError
-from cereals_core.settings import Compute
+from cereals_core.settings import Compute, Model
 from tasks.running.memory import keep_freed_memory
 
 
@@ -29,9 +29,9 @@ def cpu_threads(compute: Compute) -> int:
     return compute.threads or len(os.sched_getaffinity(0))
 
 
-def precision_of(compute: Compute) -> torch.dtype:
-    """The number format of the networks' arithmetic."""
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[compute.precision]
+def precision_of(model: Model) -> torch.dtype:
+    """Return the number format of the networks' arithmetic."""
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[model.precision]
 
 
 def fetched(made: Iterable[Tensor]) -> Iterator[np.ndarray]:

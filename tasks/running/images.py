@@ -41,8 +41,12 @@ class KeptImages:
 
 def pool_images(data: Data, pool: Product) -> ImageSource:
     """The pool's images; if all of them fit into memory, they are decoded once in this process, whatever asks."""
-    fits = 3 * pool.facts["pixels"] <= kept_at_most_bytes()
-    return _kept_images(data) if fits else open_images(data, "pool")
+    return _kept_images(data) if pool_fits(pool.facts["pixels"]) else open_images(data, "pool")
+
+
+def pool_fits(pixels: int) -> bool:
+    """Tell whether a pool of so many pixels fits into the memory for images that are kept."""
+    return 3 * pixels <= kept_at_most_bytes()
 
 
 @lru_cache(maxsize=1)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache, partial
 from multiprocessing.context import BaseContext
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import dask
 import torch
@@ -22,8 +22,6 @@ from tasks.running.memory import keep_freed_memory
 
 Batch = TypeVar("Batch")
 Result = TypeVar("Result")
-PRELOADED = ["tasks.selection"]
-"""What the server that makes processes imports, once, for all of them."""
 BATCHES_A_WAVE = 8
 """Batches for each process before results are handed on: so many are in memory at a time."""
 
@@ -31,18 +29,25 @@ BATCHES_A_WAVE = 8
 def in_processes(function: Callable[[Batch], Result], batches: Sequence[Batch], count: int) -> Iterator[Result]:
     """Results of `function`, which is pickled, on every batch in their order, by Dask on so many processes."""
     size = BATCHES_A_WAVE * count
-    with ProcessPoolExecutor(count, mp_context=_context(), initializer=_begin) as pool:
+    with ProcessPoolExecutor(count, mp_context=_context(_module_of(function)), initializer=_begin) as pool:
         for start in range(0, len(batches), size):
             calls = [dask.delayed(partial(function, batch), pure=False)() for batch in batches[start : start + size]]
             yield from dask.compute(*calls, scheduler="processes", pool=pool)
 
 
 @cache
-def _context() -> BaseContext:
-    """Processes are forked from a server that has no threads, and ends with this process."""
+def _context(module: str) -> BaseContext:
+    """Fork processes from a server without threads, which imports a module for all and ends with this process."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
+    context.set_forkserver_preload([module])
     return context
+
+
+def _module_of(function: Callable[..., Any]) -> str:
+    """Name the module of a function, or of the one that it calls first of all."""
+    while isinstance(function, partial):
+        function = next((each for each in function.args if callable(each)), function.func)
+    return function.__module__
 
 
 def _begin() -> None:

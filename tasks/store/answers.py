@@ -1,25 +1,44 @@
-"""The oracle's answers as they are kept: labels as PNG, clicks as coordinates."""
+"""The oracle's answers as they are kept: labels as PNG, clicks as coordinates; written and read a few at a time."""
 
-from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-import pyarrow as pa
 
 from cereals_core.grid import Box
 from cereals_core.oracle import Answer
 from tasks.store import tables
-from tasks.store.layout import ANSWERS, Campaign
+from tasks.store.layout import Campaign
 from tasks.store.ledger import box_of
 
-StoredAnswer = tuple[Box, np.ndarray, np.ndarray]
-"""Region, its labels uint8 (height, width), its clicks float32 (V, 3), as `labelled.compose` takes them."""
+HELD_BYTES = 8 << 20
+"""Encoded answers that are held before they are written."""
 
 
-def answer_row(answer: Answer) -> dict[str, Any]:
-    """An answer as a row of the answers table."""
+@contextmanager
+def writing_answers(folder: Path) -> Iterator[Callable[[Answer], None]]:
+    """Write answers one by one: yields the function that takes each of them."""
+    held: list[dict[str, Any]] = []
+    held_bytes = 0
+    with tables.ANSWERS.writing(folder) as add:
+
+        def take(answer: Answer) -> None:
+            nonlocal held_bytes
+            held.append(_row(answer))
+            held_bytes += len(held[-1]["labels_png"]) + answer.clicks.nbytes
+            if held_bytes > HELD_BYTES:
+                add(held)
+                held.clear()
+                held_bytes = 0
+
+        yield take
+        add(held)
+
+
+def _row(answer: Answer) -> dict[str, Any]:
     encoded, png = cv2.imencode(".png", answer.labels)
     assert encoded
     return {
@@ -30,19 +49,16 @@ def answer_row(answer: Answer) -> dict[str, Any]:
     }
 
 
-def read_answers(campaign: Campaign, rounds: int) -> dict[str, list[StoredAnswer]]:
-    """Answers of the seed set and of the first `rounds` rounds, by image."""
+def read_answers(campaign: Campaign, rounds: int) -> Iterator[tuple[str, Box, np.ndarray, np.ndarray]]:
+    """Read the answers of the seed set and of the first `rounds` rounds, one after the other.
+
+    Yields image id, region, its labels uint8 (height, width) and its clicks float32 (V, 3), as `LabelledImage.add`
+    takes them.
+    """
     folders = [campaign.stage("seed-set", None), *(campaign.stage("oracle-query", number) for number in range(rounds))]
-    answers: dict[str, list[StoredAnswer]] = defaultdict(list)
     for folder in folders:
-        for row in _rows(tables.iterate_table(folder / ANSWERS, tables.ANSWERS)):
-            png = np.frombuffer(row["labels_png"], np.uint8)
-            labels = np.asarray(cv2.imdecode(png, cv2.IMREAD_UNCHANGED))
-            clicks = np.asarray(row["clicks"], np.float32).reshape(-1, 3)
-            answers[row["image_id"]].append((box_of(row), labels, clicks))
-    return answers
-
-
-def _rows(batches: Iterable[pa.Table]) -> Iterable[dict[str, Any]]:
-    for batch in batches:
-        yield from batch.to_pylist()
+        for part in tables.ANSWERS.parts(folder):
+            for row in part.to_pylist():
+                png = np.frombuffer(row["labels_png"], np.uint8)
+                labels = np.asarray(cv2.imdecode(png, cv2.IMREAD_UNCHANGED))
+                yield row["image_id"], box_of(row), labels, np.asarray(row["clicks"], np.float32).reshape(-1, 3)

@@ -1,10 +1,27 @@
 """What a campaign has reached, from its manifests alone; needs neither Prefect nor torch."""
 
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import groupby
 from pathlib import Path
 
 from cereals_core.curves import Point
-from tasks.store.layout import ROUND_STAGES, Campaign
-from tasks.store.products import Product, find_product, is_pruned, recorded, require
+from cereals_core.location import is_on_disk
+from tasks.store.layout import Campaign
+from tasks.store.products import (
+    MANIFEST,
+    WORK_FOLDER,
+    Product,
+    find_product,
+    is_pruned,
+    recorded,
+    recorded_version,
+    require,
+)
+from tasks.store.storage import files_below, names_in
+
+Manifest = tuple[int | None, Path, object]
+"""Round and folder of a product, and what is another whenever its manifest is."""
 
 
 def product_of(campaign: Campaign, stage: str, number: int | None) -> Product:
@@ -53,9 +70,51 @@ def has_ended(campaign: Campaign) -> bool:
     return reported is not None and reported.inputs["ledger"] == ledger_before(campaign, rounds[-1]).digest
 
 
-def finished_stages(campaign: Campaign, number: int) -> list[str]:
-    """Names of the stages of a round whose product is there."""
-    return [name for name in ROUND_STAGES if kept_or_pruned(campaign.stage(name, number), hashed=False) is not None]
+def products_made(campaign: Campaign) -> Iterator[tuple[int | None, Product]]:
+    """Yield every product whose manifest is valid, with its round, in the order of running; no other file is read.
+
+    Manifests that have not changed since they were read in this process are not read again.
+    """
+    for number, some in groupby(manifests(campaign), lambda each: each[0]):
+        found = (recorded_version(folder, version) for _, folder, version in some)
+        for product in sorted(filter(None, found), key=lambda each: each.facts.get("place", 0)):
+            yield number, product
+
+
+def manifests(campaign: Campaign) -> Iterator[Manifest]:
+    """Yield round and folder of every product that has a manifest, valid or not, and what tells of its changes."""
+    return _manifests_on_disk(campaign) if is_on_disk(campaign.folder) else _manifests_in_store(campaign)
+
+
+def _manifests_on_disk(campaign: Campaign) -> Iterator[Manifest]:
+    for number in (None, *campaign.rounds()):
+        parent = campaign.folder if number is None else campaign.round(number)
+        for name in sorted(filter(_is_stage, names_in(parent))):
+            with suppress(FileNotFoundError, NotADirectoryError):
+                stat = (parent / name / MANIFEST).stat()
+                yield number, parent / name, (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+
+
+def _manifests_in_store(campaign: Campaign) -> Iterator[Manifest]:
+    """One request tells all."""
+    files = files_below(campaign.folder)
+    for number in (None, *campaign.rounds()):
+        parent = campaign.folder if number is None else campaign.round(number)
+        prefix = "" if number is None else f"{parent.parent.name}/{parent.name}/"
+        for name, (_, version) in sorted(files.items()):
+            stage = name.removeprefix(prefix).removesuffix(f"/{MANIFEST}")
+            if name == f"{prefix}{stage}/{MANIFEST}" and _is_stage(stage):
+                yield number, parent / stage, version
+
+
+def _is_stage(name: str) -> bool:
+    return not name.startswith(".") and "/" not in name
+
+
+def begun_stages(campaign: Campaign, number: int) -> list[str]:
+    """Name the stages of a round that have begun and left no product yet."""
+    found = (WORK_FOLDER.fullmatch(name) for name in names_in(campaign.round(number)))
+    return sorted({each[1] for each in found if each and recorded(campaign.stage(each[1], number)) is None})
 
 
 def ledger_before(campaign: Campaign, number: int) -> Product:

@@ -9,35 +9,10 @@ from tasks.store.storage import names_in
 
 SETTINGS = "settings.json"
 LOCK = "lock"
-LEDGER = "ledger.parquet"
-ANSWERS = "answers.parquet"
-POOL = "pool.parquet"
 MAPS = "maps.zarr"
-EXTENTS = "extents.parquet"
 WEIGHTS = "weights.pt"
-HISTORY = "history.parquet"
-METRICS = "metrics.parquet"
-CLASSES = "classes.parquet"
-PROPOSALS = "proposals.parquet"
-QUERIES = "queries.parquet"
-COST_REGIONS = "regions.parquet"
-COST_AGREEMENT = "agreement.parquet"
 ROUND_PAGE = "round.md"
 REPORT_PAGE = "report.html"
-RESULTS = "results.parquet"
-
-ROUND_STAGES = (
-    "train-seg",
-    "evaluate",
-    "train-cost",
-    "info-map",
-    "cost-map",
-    "region-fusion",
-    "nms",
-    "oracle-query",
-    "evaluate-cost",
-    "report",
-)
 
 
 @dataclass(frozen=True)
@@ -92,17 +67,9 @@ class Campaign(Place):
         return [self.folder, *map(self.round, self.rounds())]
 
     @property
-    def round_stages(self) -> list[str]:
-        """Names of the stages that a round of this campaign's strategy runs, in their order."""
-        wanted = self.settings.acquisition
-        absent = set() if wanted.cost == "learned" else {"train-cost", "cost-map", "evaluate-cost"}
-        absent |= {"info-map"} if wanted.information == "random" else set()
-        return [name for name in ROUND_STAGES if name not in absent]
-
-    @property
     def ledger_file(self) -> Path:
         """Copy of the last complete round's ledger."""
-        return self.folder / LEDGER
+        return self.folder / "ledger.parquet"
 
 
 @dataclass(frozen=True)
@@ -124,4 +91,4 @@ class Study(Place):
     @property
     def results_file(self) -> Path:
         """Every point of every curve."""
-        return self.folder / RESULTS
+        return self.folder / "results.parquet"

@@ -10,7 +10,6 @@ import pyarrow as pa
 from cereals_core.grid import Box
 from cereals_core.labelled import is_fully_labelled, labelled_cells
 from tasks.store import tables
-from tasks.store.layout import LEDGER
 from tasks.store.pool import PoolImage
 from tasks.store.products import Product
 
@@ -24,7 +23,7 @@ class Ledger:
     """The ledger's table, and what is labelled according to it."""
 
     def __init__(self, product: Product) -> None:
-        self.table: pa.Table = tables.read_table(product / LEDGER, tables.LEDGER)
+        self.table: pa.Table = tables.LEDGER.read(product)
         self.boxes: dict[str, list[Box]] = defaultdict(list)
         for row in self.table.select(["image_id", "y", "x", "height", "width"]).to_pylist():
             self.boxes[row["image_id"]].append(box_of(row))

@@ -9,7 +9,7 @@ import pyarrow as pa
 from cereals_core.acquisition import Budget, round_budget
 from cereals_core.settings import Acquisition
 from tasks.store import tables
-from tasks.store.layout import POOL, Campaign
+from tasks.store.layout import Campaign
 from tasks.store.products import Product
 
 SHARDS_A_BATCH = 8
@@ -94,7 +94,7 @@ def group_name(height: int, width: int) -> str:
 
 def open_pool(campaign: Campaign, pool: Product) -> Pool:
     """Open the pool that a pool product lists."""
-    return Pool(tables.read_table(pool / POOL, tables.POOL), campaign.settings.compute.shard_images)
+    return Pool(tables.POOL.read(pool), campaign.settings.compute.shard_images)
 
 
 def batches(shards: Sequence[Shard]) -> list[Sequence[Shard]]:

@@ -2,10 +2,13 @@
 
 import hashlib
 import json
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path, PurePath
 from typing import Any, cast
 
@@ -35,6 +38,8 @@ Larger ones are maps, whose chunks carry checksums of their own that are checked
 are compared, and only small files (arrays' metadata, scales) are hashed. So it is with all products in an object store,
 which checks what it holds, and where reading is dear."""
 SMALL_FILE_BYTES = 64 << 10
+WORK_FOLDER = re.compile(r"\.([a-z-]+)\.[0-9a-f]{16}")
+"""Names of the folders in which products are made, with the stage's."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,8 @@ class Product:
     stage: str
     elapsed_s: float
     total_bytes: int
+    made_at: float = 0.0
+    """When it was finished, in seconds since the epoch."""
     inputs: Mapping[str, str] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
 
@@ -95,6 +102,13 @@ def recorded(folder: Path) -> Product | None:
     return found[0] if found else None
 
 
+@lru_cache(maxsize=1 << 14)
+def recorded_version(folder: Path, version: object) -> Product | None:
+    """Return the same as `recorded`; `version` is another whenever the manifest is, which is read once for each."""
+    found = _read_manifest(folder, {MANIFEST: (0, "")})
+    return found[0] if found else None
+
+
 def _read_manifest(folder: Path, there: Files) -> tuple[Product, Mapping[str, Sequence[Any]]] | None:
     """The product, and size and hash of each of its files; None without a manifest that is as it was written."""
     try:
@@ -107,6 +121,7 @@ def _read_manifest(folder: Path, there: Files) -> tuple[Product, Mapping[str, Se
             stage=manifest["recipe"]["stage"],
             elapsed_s=manifest["elapsed_s"],
             total_bytes=sum(size for size, _ in manifest["files"].values()),
+            made_at=datetime.fromisoformat(manifest["made_at"]).timestamp(),
             inputs=manifest["recipe"]["inputs"],
             facts=manifest["facts"],
         )
@@ -178,7 +193,7 @@ def _write_manifest(work: Path, recipe: Recipe, facts: dict[str, Any], elapsed_s
         "fingerprint": recipe.fingerprint,
         "digest": _digest(files),
         "elapsed_s": round(elapsed_s, 3),
-        "made_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "facts": facts,
         "files": files,
     }

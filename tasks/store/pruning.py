@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cereals_core.location import is_on_disk
-from tasks.store.history import finished_rounds, kept_or_pruned
+from tasks.store.history import finished_rounds, kept_or_pruned, products_made
 from tasks.store.layout import MAPS, Campaign, Study
-from tasks.store.products import PRUNED, recorded
+from tasks.store.products import PRUNED, WORK_FOLDER
 from tasks.store.storage import remove, sizes_below, write_atomically
 
-MAP_STAGES = ("info-map", "cost-map")
-_WORK = re.compile(r"\.([a-z-]+)\.[0-9a-f]{16}")
 _LEFT = re.compile(r"\.[a-z-]+\.(stale|.*linked)")
 
 
@@ -57,11 +55,10 @@ def prune(campaign: Campaign, keep_rounds: int, dry_run: bool, links: Links | No
     """
     links = links or Links()
     finished = finished_rounds(campaign)
-    for number in finished[: max(len(finished) - keep_rounds, 0)]:
-        for name in MAP_STAGES:
-            folder = campaign.stage(name, number)
-            if recorded(folder) is not None and sizes_below(folder / MAPS):
-                yield _remove(number, folder / MAPS, dry_run, links)
+    past = finished[: max(len(finished) - keep_rounds, 0)]
+    for number, product in list(products_made(campaign)):
+        if number in past and sizes_below(product / MAPS):
+            yield _remove(number, product / MAPS, dry_run, links)
     yield from _abandoned(None, campaign.folder, dry_run, links)
     for number in campaign.rounds():
         yield from _abandoned(number, campaign.round(number), dry_run, links)
@@ -81,7 +78,7 @@ def prune_shared(study: Study, dry_run: bool, links: Links | None = None) -> Ite
 def _abandoned(number: int | None, parent: Path, dry_run: bool, links: Links) -> Iterator[Removed]:
     """Working folders of stages whose product is there, and what a death between two renames left."""
     for folder in sorted(parent.glob(".*")):
-        work = _WORK.fullmatch(folder.name)
+        work = WORK_FOLDER.fullmatch(folder.name)
         needless = work is not None and kept_or_pruned(parent / work[1], hashed=False) is not None
         if needless or _LEFT.fullmatch(folder.name):
             yield _remove(number, folder, dry_run, links)

@@ -100,13 +100,15 @@ _advance: ContextVar[Advance | None] = ContextVar("advance", default=None)
 
 
 @contextmanager
-def tracker(what: str, total: int, unit: str, done: int = 0, at_most: bool = False) -> Iterator[Tracker]:
-    """Follow `total` units of work, `done` of them already, and tell this thread's listener of it.
+def tracker(
+    what: str, total: int, unit: str, done: int = 0, at_most: bool = False, sinks: Sequence[Sink] = ()
+) -> Iterator[Tracker]:
+    """Follow `total` units of work, `done` of them already; tell this thread's listener of it, and `sinks`.
 
     `at_most`: the work may end before the total is reached.
     """
     begun = Reached(what, unit, done, total, 0.0, at_most=at_most)
-    made = Tracker(begun, _listener.get().sinks(begun))
+    made = Tracker(begun, [*_listener.get().sinks(begun), *sinks])
     whole = False
     try:
         yield made
@@ -116,12 +118,14 @@ def tracker(what: str, total: int, unit: str, done: int = 0, at_most: bool = Fal
 
 
 @contextmanager
-def track(what: str, total: int, unit: str, done: int = 0, at_most: bool = False) -> Iterator[Advance]:
-    """Show progress over `total` units of work, or `at_most` so many, `done` of them already.
+def track(
+    what: str, total: int, unit: str, done: int = 0, at_most: bool = False, sinks: Sequence[Sink] = ()
+) -> Iterator[Advance]:
+    """Show progress over `total` units of work, or `at_most` so many, `done` of them already, as `tracker` does.
 
     Yields the function to call after each.
     """
-    with tracker(what, total, unit, done, at_most) as followed:
+    with tracker(what, total, unit, done, at_most, sinks) as followed:
 
         def advance(note: str = "", units: int = 1) -> None:
             followed.advance(note, units)

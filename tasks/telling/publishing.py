@@ -36,8 +36,8 @@ def without_round_pages() -> Iterator[None]:
 
 
 def shows_rounds() -> bool:
-    """Whether rounds leave a page."""
-    return _rounds_shown.get()
+    """Tell whether rounds leave a page: inside of a flow run, unless they are not to."""
+    return _rounds_shown.get() and FlowRunContext.get() is not None
 
 
 def publish_round(facts: RoundFacts, pictures: Mapping[str, bytes]) -> None:

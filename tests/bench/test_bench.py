@@ -36,11 +36,10 @@ from tasks.pages.benchmarks import Measured
 from tasks.pool import check_pool
 from tasks.running import images as kept_images
 from tasks.running.device import prepare_device
-from tasks.store.history import product_of
+from tasks.store.history import product_of, products_made
 from tasks.store.layout import Campaign
 from tasks.store.ledger import Ledger, box_of
 from tasks.store.products import Product
-from tasks.telling.metrics import made_products
 from tasks.training import load_model, train_cost, train_seg
 
 POOL, EVALUATED, HEIGHT, WIDTH, NETWORK = 48, 24, 512, 1024, 0.25
@@ -97,7 +96,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     started = time.perf_counter()
     first_round(campaign)
     elapsed_s = time.perf_counter() - started
-    return Made(campaign, elapsed_s, sum(each.elapsed_s for each in made_products(campaign)))
+    return Made(campaign, elapsed_s, sum(each.elapsed_s for _, each in products_made(campaign)))
 
 
 def measuring(made: Made, information: str) -> Made:

@@ -12,8 +12,9 @@ from prefect.flow_engine import FlowRunEngine
 from cereals_core.settings import CampaignSettings
 from cereals_core.settings_files import parse_settings
 from flows.campaign import run_campaign
+from tasks.stages import ROUND
 from tasks.store.history import product_of
-from tasks.store.layout import ROUND_STAGES, Campaign
+from tasks.store.layout import Campaign
 
 IMAGES = 3000
 
@@ -60,7 +61,7 @@ def test_orchestration_of_a_round(
         run_campaign(settings, rounds=1)
         elapsed_s = time.monotonic() - started
     campaign = Campaign(settings.path, settings)
-    stages = {name: product_of(campaign, name, 0).elapsed_s for name in ROUND_STAGES}
+    stages = {stage.name: product_of(campaign, stage.name, 0).elapsed_s for stage in ROUND}
     rest = elapsed_s - sum(stages.values())
     with capsys.disabled():
         print(f"\n{IMAGES} images, {where}: {elapsed_s:.1f} s, of which stages {sum(stages.values()):.1f} s")

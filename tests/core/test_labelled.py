@@ -1,3 +1,5 @@
+from collections.abc import Iterable
+
 import naive
 import numpy as np
 import pytest
@@ -7,9 +9,17 @@ from strategies import images_with_boxes
 
 from cereals_core.errors import CerealsError
 from cereals_core.grid import VOID, Box
-from cereals_core.labelled import compose, is_fully_labelled, labelled_cells, labelled_pixels
+from cereals_core.labelled import LabelledImage, is_fully_labelled, labelled_cells, labelled_pixels
 
 NO_CLICKS = np.zeros((0, 3), np.float32)
+Answer = tuple[Box, np.ndarray, np.ndarray]
+
+
+def labelled_by(answers: Iterable[Answer], height: int, width: int) -> LabelledImage:
+    image = LabelledImage(height, width)
+    for answer in answers:
+        image.add(*answer)
+    return image
 
 
 def test_one_region_of_two_cells_by_two() -> None:
@@ -41,29 +51,29 @@ def test_overlapping_boxes_are_refused(second: Box) -> None:
         labelled_cells([first, second], 24, 24)
     answers = [(box, np.zeros((box.height, box.width), np.uint8), NO_CLICKS) for box in (first, second)]
     with pytest.raises(ValueError, match="overlaps another labelled region"):
-        compose(answers, 24, 24)
+        labelled_by(answers, 24, 24)
 
 
 def test_targets_of_one_answer() -> None:
     answer = np.full((8, 16), 3, np.uint8)
     answer[4, 12] = VOID
     clicks = np.array([[0, 8, 1], [7.9, 15.9, 0.5], [3, 16, 1]], np.float32)
-    labels, counted, labelled = compose([(Box(0, 8, 8, 16), answer, clicks)], 16, 24)
-    assert labels.tolist() == [[VOID, 3, VOID], [VOID, VOID, VOID]]
-    assert counted.tolist() == [[0, 1.5, 1], [0, 0, 0]]
-    assert labelled.tolist() == [[False, True, True], [False, False, False]]
+    image = labelled_by([(Box(0, 8, 8, 16), answer, clicks)], 16, 24)
+    assert image.labels.tolist() == [[VOID, 3, VOID], [VOID, VOID, VOID]]
+    assert image.clicks.tolist() == [[0, 1.5, 1], [0, 0, 0]]
+    assert image.labelled.tolist() == [[False, True, True], [False, False, False]]
 
 
 def test_no_answer_leaves_all_void() -> None:
-    labels, clicks, labelled = compose([], 9, 9)
-    assert (labels == VOID).all()
-    assert not clicks.any()
-    assert not labelled.any()
+    image = labelled_by([], 9, 9)
+    assert (image.labels == VOID).all()
+    assert not image.clicks.any()
+    assert not image.labelled.any()
 
 
 def test_labels_of_another_size_are_refused() -> None:
     with pytest.raises(ValueError, match=r"answered with labels of shape \(8, 9\)"):
-        compose([(Box(0, 0, 8, 8), np.zeros((8, 9), np.uint8), NO_CLICKS)], 16, 16)
+        labelled_by([(Box(0, 0, 8, 8), np.zeros((8, 9), np.uint8), NO_CLICKS)], 16, 16)
 
 
 @given(images_with_boxes())
@@ -77,8 +87,8 @@ def test_labelled_cells_equal_the_loop(image: tuple[int, int, list[Box]]) -> Non
 
 
 @given(images_with_boxes(), st.integers(0, 2**32 - 1))
-def test_targets_equal_those_of_the_truth_cut_to_the_boxes(image: tuple[int, int, list[Box]], seed: int) -> None:
-    height, width, boxes = image
+def test_targets_equal_those_of_the_truth_cut_to_the_boxes(drawn: tuple[int, int, list[Box]], seed: int) -> None:
+    height, width, boxes = drawn
     random = np.random.default_rng(seed)
     truth = random.choice(np.array([0, 1, 2, VOID], np.uint8), (height, width))
     vertices = (random.random((60, 3)) * (height, width, 1)).astype(np.float32)
@@ -89,7 +99,8 @@ def test_targets_equal_those_of_the_truth_cut_to_the_boxes(image: tuple[int, int
         inside = np.all((vertices[:, :2] >= box[:2]) & (vertices[:, :2] < np.add(box[:2], box[2:])), axis=1)
         answers.append((box, truth[box.slices], vertices[inside]))
         asked.append(vertices[inside])
-    labels, clicks, labelled = compose(answers, height, width)
+    image = labelled_by(answers, height, width)
+    labels, clicks, labelled = image.labels, image.clicks, image.labelled
     np.testing.assert_array_equal(labels, naive.labels_at_stride(seen))
     np.testing.assert_allclose(clicks, naive.click_map(np.concatenate(asked), height, width), atol=1e-5)
     np.testing.assert_array_equal(labelled, labelled_cells(boxes, height, width))

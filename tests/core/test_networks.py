@@ -4,7 +4,7 @@ import itertools
 import math
 import sys
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,13 +19,14 @@ from torchvision_there import segmentation
 from cereals_core.errors import CerealsError
 from cereals_core.grid import map_shape
 from cereals_core.information import MEASURES
-from cereals_core.models.build import NETWORKS, build_cost_network, build_network
+from cereals_core.models.build import build_cost_network, build_network
 from cereals_core.models.dropout import draw_masks
+from cereals_core.models.families import NETWORKS
 from cereals_core.models.fcn8s import FCN8s
 from cereals_core.models.torchvision_models import ARCHITECTURES, TorchvisionError, TorchvisionNetwork
 from cereals_core.prediction import Predictor
 from cereals_core.seeding import rng
-from cereals_core.settings import WITHOUT_DROPOUT, Model, NetworkName, Training
+from cereals_core.settings import Model, Training
 from cereals_core.training import Trainer, segmentation_loss
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -75,15 +76,16 @@ def twice_as_fine(x: np.ndarray) -> np.ndarray:
 
 
 def test_every_name_of_the_settings_has_its_row() -> None:
-    assert list(NETWORKS) == list(get_args(NetworkName))
-    assert set(NAMES) - MASK_CHANNELS_AND_STRIDE.keys() == set(WITHOUT_DROPOUT)
+    assert list(NETWORKS) == ["fcn8s", *NAMES]
+    assert {name for name in NAMES if NETWORKS[name].has_dropout} == MASK_CHANNELS_AND_STRIDE.keys()
+    assert [name for name in NETWORKS if NETWORKS[name].is_local] == ["fcn8s"]
 
 
 def test_the_cost_network_is_fcn8s_of_one_output_beside_any_model() -> None:
     with torch.device("meta"):
         beside_itself = build_network(Model(name="fcn8s", width=0.1), CLASSES)
         assert isinstance(beside_itself, FCN8s)
-        costs = [build_cost_network(Model(name=name, width=0.1)) for name in get_args(NetworkName)]
+        costs = [build_cost_network(Model(name=name, width=0.1)) for name in NETWORKS]
     for cost in costs:
         assert type(cost) is FCN8s
         assert cost.score.out_channels == 1
@@ -108,7 +110,7 @@ def test_masks_fit_what_they_multiply(name: str) -> None:
     with torch.device("meta"):
         model = TorchvisionNetwork(name, CLASSES).eval()
         features = model.trunk(torch.empty(1, 3, 41, 59))
-    if name in WITHOUT_DROPOUT:
+    if not NETWORKS[name].has_dropout:
         assert model.mask_shapes(41, 59) == []
         return
     channels, stride = MASK_CHANNELS_AND_STRIDE[name]
@@ -211,7 +213,7 @@ def test_a_step_of_training_changes_all_weights_and_repeats_itself(name: str) ->
     unchanged = before.state_dict().keys() - differing(before.state_dict(), after.state_dict())
     assert {key for key, _ in after.named_parameters()} & unchanged == set()
     assert differing(after.state_dict(), again.state_dict()) == set()
-    if name not in WITHOUT_DROPOUT:
+    if NETWORKS[name].has_dropout:
         assert differing(after.state_dict(), trained(network(name), stream_seed=1).state_dict()) != set()
 
 

@@ -130,7 +130,7 @@ def test_changes_are_shown_old_to_new() -> None:
         "data.seed: 0 -> 1",
         "seed: 0 -> 3",
     ]
-    assert differences(SMALLEST, compute__precision="bfloat16") == ["compute.precision: float32 -> bfloat16"]
+    assert differences(SMALLEST, model__precision="bfloat16") == ["model.precision: float32 -> bfloat16"]
 
 
 def test_another_format_shows_the_keys_that_come_and_go() -> None:

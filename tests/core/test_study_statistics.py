@@ -4,7 +4,7 @@ import itertools
 import math
 from collections.abc import Sequence
 
-import naive
+import naive_curves
 import numpy as np
 import pytest
 from hypothesis import given
@@ -146,7 +146,7 @@ def test_sign_flips_by_hand(differences: list[int], p: float) -> None:
 def test_many_pairs_are_sampled_and_never_give_0() -> None:
     differences = [3, -1, 4, 1, 5, 9, 2, 6, 5, 3, -5, 8, -9, 7, 9, -3, -2]
     sampled = sign_flip_p(np.array(differences, np.float64), rng(1))
-    assert sampled == pytest.approx(naive.sign_flip_p(differences), abs=0.02)
+    assert sampled == pytest.approx(naive_curves.sign_flip_p(differences), abs=0.02)
     assert sign_flip_p(np.ones(60), rng(1), resamples=99) == 0.01
     assert math.isnan(sign_flip_p(np.ones(1), rng(1)))
 
@@ -222,7 +222,7 @@ def curve(points: list[tuple[int, float]]) -> Curve:
 @FEW
 @given(polylines, mious)
 def test_the_first_crossing_is_that_of_a_dense_scan(points: list[tuple[int, float]], goal: float) -> None:
-    fast, slow = spend_to_reach(curve(points), goal), naive.first_reach(points, goal, 1000)
+    fast, slow = spend_to_reach(curve(points), goal), naive_curves.first_reach(points, goal, 1000)
     assert (fast is None) == (slow is None)
     if fast is not None and slow is not None:
         widest = max(b[0] - a[0] for a, b in itertools.pairwise(points))
@@ -246,7 +246,7 @@ def test_higher_goals_cost_no_less_and_shares_have_no_unit(
 def test_the_area_is_the_sum_of_thin_slices(points: list[tuple[int, float]], data: st.DataObject) -> None:
     low = data.draw(st.integers(points[0][0], points[-1][0] - 1))
     high = data.draw(st.integers(low + 1, points[-1][0]))
-    assert area_under_curve(curve(points), low, high) == pytest.approx(naive.mean_height(points, low, high, 3))
+    assert area_under_curve(curve(points), low, high) == pytest.approx(naive_curves.mean_height(points, low, high, 3))
 
 
 @given(polylines, st.floats(0.01, 0.99))
@@ -266,7 +266,7 @@ def test_a_band_holds_every_curve_where_all_are_defined(lines: list[list[tuple[i
     found, limits = band(curves, 7), common_range(curves)
     assert (found is None) == (limits is None)
     if found is not None and limits is not None:
-        seeds = np.array([[naive.height(points, at) for at in found.spend.tolist()] for points in lines])
+        seeds = np.array([[naive_curves.height(points, at) for at in found.spend.tolist()] for points in lines])
         np.testing.assert_allclose(found.mean, seeds.mean(axis=0), atol=1e-12)
         np.testing.assert_allclose(found.low, seeds.min(axis=0), atol=1e-12)
         np.testing.assert_allclose(found.high, seeds.max(axis=0), atol=1e-12)
@@ -277,7 +277,7 @@ def test_a_band_holds_every_curve_where_all_are_defined(lines: list[list[tuple[i
 @FEW
 @given(st.lists(st.integers(-20, 20), min_size=2, max_size=9), st.sampled_from([-1.0, 0.001, 0.1, 3.0]))
 def test_sign_flips_are_those_of_all_products(differences: list[int], unit: float) -> None:
-    assert sign_flip_p(unit * np.array(differences), rng(1)) == naive.sign_flip_p(differences)
+    assert sign_flip_p(unit * np.array(differences), rng(1)) == naive_curves.sign_flip_p(differences)
 
 
 @given(values, st.data())

@@ -13,7 +13,8 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from cereals_core.errors import SettingsError
 from deployments import doctor
-from deployments.doctor import Finding, examine, show
+from deployments.doctor import examine, show
+from deployments.doctor_host import Finding
 from tasks.running.opening import open_campaign, writing
 from tasks.store.layout import Campaign
 from tasks.store.products import MANIFEST, Recipe, making
@@ -164,7 +165,7 @@ def test_maps_of_past_rounds_are_no_leftovers(file: Path) -> None:
 
 def test_what_does_not_fit_fails(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     full = SimpleNamespace(free=10)
-    monkeypatch.setattr("tasks.forecast.projection.shutil.disk_usage", lambda path: full)
+    monkeypatch.setattr("tasks.forecast.needs.shutil.disk_usage", lambda path: full)
     found = only(file, "resources")
     assert levels(found) == ["fail"]
     assert "of disk" in found[0].what

@@ -17,8 +17,9 @@ from prefect.client.schemas.filters import FlowRunFilter
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Running, Scheduled
 
-from deployments import doctor
-from deployments.doctor import Finding, show
+from deployments import doctor, doctor_host
+from deployments.doctor import show
+from deployments.doctor_host import Finding
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def without_server() -> Iterator[None]:
 
 
 def of_host(check: str) -> list[Finding]:
-    return doctor._tried(check, doctor.HOST_CHECKS[check])
+    return doctor._tried(check, doctor_host.HOST_CHECKS[check])
 
 
 def levels(findings: list[Finding]) -> list[str]:
@@ -41,13 +42,13 @@ def versions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tested: str, **the
     def version(name: str) -> str:
         if name.lower() in there:
             return there[name.lower()]
-        raise doctor.metadata.PackageNotFoundError(name)
+        raise doctor_host.metadata.PackageNotFoundError(name)
 
     (tmp_path / "constraints.txt").write_text(f"# tested together\n{tested}\n")
     with monkeypatch.context() as patch:
         patch.setattr(doctor, "CONSTRAINTS", tmp_path / "constraints.txt")
         patch.setattr(doctor, "TESTED_PYTHON", sys.version_info[:2])
-        patch.setattr(doctor.metadata, "version", version)
+        patch.setattr(doctor_host.metadata, "version", version)
         return of_host("versions")
 
 
@@ -67,7 +68,7 @@ def test_versions_that_break_prefect_fail(
 ) -> None:
     found = versions(monkeypatch, tmp_path, TESTED, **{**INSTALLED, name: version})
     assert [each.remedy for each in found if each.level == "fail"] == [
-        f'pip install "{name}<{doctor.BREAKING[name][0]}"'
+        f'pip install "{name}<{doctor_host.BREAKING[name][0]}"'
     ]
 
 
@@ -78,14 +79,14 @@ def test_other_versions_are_named_in_one_line(monkeypatch: pytest.MonkeyPatch, t
 
 
 def test_devices_are_named_with_their_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor.torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(doctor.torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(doctor_host.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(doctor_host.torch.cuda, "device_count", lambda: 0)
     assert of_host("machine")[0].what == "machine: no CUDA device: networks run on the CPU"
     assert f"{len(os.sched_getaffinity(0))} CPU core" in of_host("machine")[1].what
     card = SimpleNamespace(name="H100", total_memory=80_000_000_000)
-    monkeypatch.setattr(doctor.torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(doctor.torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(doctor.torch.cuda, "get_device_properties", lambda index: card)
+    monkeypatch.setattr(doctor_host.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(doctor_host.torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(doctor_host.torch.cuda, "get_device_properties", lambda index: card)
     assert of_host("machine")[1].what == "machine: CUDA device 1: H100, 80.0 GB"
 
 
@@ -122,24 +123,24 @@ def client(*args: Any, **kwargs: Any) -> SyncPrefectClient:
 
 
 def test_pools_need_a_worker_that_is_online() -> None:
-    served = list(doctor.work_pools(client({"cpu": ["OFFLINE", "ONLINE"], "cuda": ["OFFLINE"]})))
+    served = list(doctor_host.work_pools(client({"cpu": ["OFFLINE", "ONLINE"], "cuda": ["OFFLINE"]})))
     assert [(each.level, each.what) for each in served] == [
         ("ok", "work pool cpu: 1 worker online"),
         ("warn", "work pool cuda: 0 workers online"),
     ]
-    assert levels(list(doctor.work_pools(client({"cpu": ["ONLINE"]}, paused=True)))) == ["warn"]
-    assert levels(list(doctor.work_pools(client({})))) == ["warn"]
+    assert levels(list(doctor_host.work_pools(client({"cpu": ["ONLINE"]}, paused=True)))) == ["warn"]
+    assert levels(list(doctor_host.work_pools(client({})))) == ["warn"]
 
 
 def test_late_runs_are_warned_of_and_running_ones_named() -> None:
     due = datetime.now(UTC) - timedelta(minutes=5)
     late = [SimpleNamespace(name=f"late-{index}", next_scheduled_start_time=due) for index in range(7)]
     running = [SimpleNamespace(name="brave-fox")]
-    found = list(doctor.flow_runs(client({}, SCHEDULED=late, RUNNING=running)))
+    found = list(doctor_host.flow_runs(client({}, SCHEDULED=late, RUNNING=running)))
     assert levels(found) == ["warn", "ok"]
     assert found[0].what == "7 runs late by up to 5 min 00 s: late-0, late-1, late-2, late-3, late-4, ..."
     assert found[1].what == "1 run RUNNING: brave-fox"
-    assert levels(list(doctor.flow_runs(client({})))) == ["ok"]
+    assert levels(list(doctor_host.flow_runs(client({})))) == ["ok"]
 
 
 @flow
@@ -155,7 +156,7 @@ def test_pools_and_runs_of_a_real_server(prefect_server: None) -> None:
         late = real.create_flow_run(nothing, name="overdue", state=overdue)
         soon = real.create_flow_run(nothing, name="soon", state=Scheduled(scheduled_time=datetime.now(UTC)))
         busy = real.create_flow_run(nothing, name="busy", state=Running())
-        lines = show([*doctor.work_pools(real), *doctor.flow_runs(real)])
+        lines = show([*doctor_host.work_pools(real), *doctor_host.flow_runs(real)])
         for run in (late, soon, busy):
             real.delete_flow_run(run.id)
     assert "warn  work pool idle: 0 workers online" in lines

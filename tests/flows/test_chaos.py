@@ -28,7 +28,8 @@ from cereals_core.training import Epoch, InOrder, Sample, Trainer
 from flows.campaign import run_campaign
 from tasks import training
 from tasks.pool import check_pool
-from tasks.running.stage import Body, Work
+from tasks.running.stage import Body
+from tasks.running.work import Work
 from tasks.store.history import has_ended, ledger_before, product_of
 from tasks.store.layout import WEIGHTS, Campaign
 from tasks.store.products import Product
@@ -133,7 +134,7 @@ def test_a_checkpoint_with_one_wrong_bit_is_not_believed(
             return super().run_epoch(samples, in_order)
 
     def train() -> None:
-        train_seg.body(Work(campaign, 0, tmp_path, {}), pool=pool, ledger=ledger_before(campaign, 0))
+        train_seg.body(Work("train-seg", campaign, 0, tmp_path, {}), pool=pool, ledger=ledger_before(campaign, 0))
 
     monkeypatch.setattr(training, "CHECKPOINT_EVERY_S", -1.0)
     monkeypatch.setattr(training, "Trainer", Counting)

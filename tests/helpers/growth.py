@@ -19,7 +19,7 @@ from made_round import made_campaign, make, run
 from tasks.oracle import best_queries
 from tasks.selection import nms, region_fusion
 from tasks.store import tables
-from tasks.store.layout import MAPS, PROPOSALS
+from tasks.store.layout import MAPS
 from tasks.store.pool import open_pool
 from tasks.store.products import Product
 
@@ -84,7 +84,7 @@ def measure(folder: Path, images: int) -> dict[str, float]:
         fused_at = time.perf_counter()
         proposals = run(campaign, nms, {**inputs, "scales": scales})
         suppressed_at = time.perf_counter()
-        found = tables.read_table(proposals / PROPOSALS, tables.PROPOSALS)
+        found = tables.PROPOSALS.read(proposals)
         queries = best_queries(campaign.settings.acquisition, open_pool(campaign, inputs["pool"]), found)
         ended = time.perf_counter()
     return {

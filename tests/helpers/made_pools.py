@@ -3,8 +3,6 @@
 from collections import Counter
 from collections.abc import Iterable
 
-import pyarrow as pa
-
 from tasks.store import tables
 from tasks.store.pool import Pool, group_name
 
@@ -19,7 +17,7 @@ def pool_of(sizes: Iterable[Size], shard_images: int) -> Pool:
         group = group_name(*size)
         table.append(dict(zip(tables.POOL.names, (f"{number:03d}", *size, group, rows[size]), strict=True)))
         rows[size] += 1
-    return Pool(pa.Table.from_pylist(table, schema=tables.POOL), shard_images)
+    return Pool(tables.POOL.of(table), shard_images)
 
 
 SQUARE, FLAT = (16, 16), (9, 20)

@@ -13,9 +13,10 @@ from cereals_core.information import quantise
 from cereals_core.seeding import rng
 from cereals_core.settings import SyntheticData
 from cereals_core.settings_files import parse_settings
-from tasks.running.stage import SEED_ROUND, Stage, Work
+from tasks.running.stage import SEED_ROUND, Stage
+from tasks.running.work import Work
 from tasks.store import tables
-from tasks.store.layout import LEDGER, MAPS, POOL, Campaign
+from tasks.store.layout import MAPS, Campaign
 from tasks.store.maps import MapStore
 from tasks.store.pool import Pool, Shard
 from tasks.store.products import Product, Recipe, find_product, making, require
@@ -55,7 +56,7 @@ def run(campaign: Campaign, stage: Stage, inputs: Mapping[str, Product | None]) 
     """A stage's product of round 0, made anew without Prefect."""
     folder = campaign.stage(stage.name, 0)
     with making(folder, stage.recipe(campaign, 0, inputs)) as (work, facts):
-        stage.body(Work(campaign, 0, work, facts, stage.gpu), **inputs)
+        stage.body(Work(stage.name, campaign, 0, work, facts, stage.gpu), **inputs)
     return require(find_product(folder), folder)
 
 
@@ -80,7 +81,7 @@ def _write_pool(campaign: Campaign, name: str, work: Path, facts: dict[str, Any]
         "group": [group] * count,
         "row": np.arange(count),
     }
-    tables.write_table(work / POOL, tables.POOL, pa.table(columns).cast(tables.POOL))
+    tables.POOL.write(work, pa.table(columns))
     facts.update(images=count, class_names=["a", "b"])
 
 
@@ -90,12 +91,12 @@ def _write_ledger(campaign: Campaign, name: str, work: Path, facts: dict[str, An
         {"round": -1, "rank": rank, "image_id": f"{index:06d}", "y": 256, "x": 512, "height": 128, "width": 128}
         for rank, index in enumerate(range(0, count, max(count // LABELLED_IMAGES, 1)))
     ]
-    tables.write_table(work / LEDGER, tables.LEDGER, [{**row, "vertices": 9.0} for row in rows])
+    tables.LEDGER.write(work, [{**row, "vertices": 9.0} for row in rows])
 
 
 def _write_maps(campaign: Campaign, name: str, work: Path, facts: dict[str, Any]) -> None:
     pool = Pool(
-        tables.read_table(campaign.stage("pool", SEED_ROUND) / POOL, tables.POOL),
+        tables.POOL.read(campaign.stage("pool", SEED_ROUND)),
         campaign.settings.compute.shard_images,
     )
     store = MapStore.create(work / MAPS, pool)

@@ -18,10 +18,9 @@ from tasks.region_maps import Regions, Scales
 from tasks.scoring import Proposing
 from tasks.store import tables
 from tasks.store.history import ledger_before, maps_of, product_of
-from tasks.store.layout import EXTENTS, Campaign
+from tasks.store.layout import Campaign
 from tasks.store.ledger import Ledger
 from tasks.store.pool import open_pool
-from tasks.store.tables import read_table
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ def assert_same(folder: Path, settings: CampaignSettings, number: int) -> Twin:
         settings.seed,
         number,
     )
-    scales = Scales(read_table(product_of(campaign, "region-fusion", number) / EXTENTS, tables.EXTENTS))
+    scales = Scales(tables.EXTENTS.read(product_of(campaign, "region-fusion", number)))
     for image, scores in Proposing(regions, scales).scores(regions.pool.shards()):
         np.testing.assert_array_equal(scores, twin.fused[image.image_id], err_msg=image.image_id)
     stages = folder / "rounds" / f"{number:03d}"

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from made_facts import POINTS, facts, query
@@ -12,6 +13,7 @@ from tasks.pages.markdown import round_markdown
 from tasks.pages.stages import stage_facts, stage_line, time_sentence
 from tasks.pages.standing import outlook, standing_rows
 from tasks.pages.wording import choice_sentence, describes, description, stage_title
+from tasks.store.products import Product
 
 
 def test_what_is_spent_by_hand() -> None:
@@ -75,20 +77,14 @@ def test_a_page_is_known_by_its_description() -> None:
 
 
 def test_a_stage_in_a_line() -> None:
-    title = stage_title("demo", 2, "train-seg")
-    made = {"images": 1, "epochs": 7, "steps": 210, "loss": 0.75, "hosts": ["a gpu-0", "b gpu-0"], "peak_bytes": 2e6}
-    assert stage_line(title, stage_facts("train-seg", 65.0, 1_500, made)) == (
+    made = {"note": "1 image, 7 epochs", "hosts": ["a gpu-0", "b gpu-0"], "peak_bytes": 2e6}
+    product = Product(Path(), "", "", "train-seg", 65.0, 1_500, facts=made)
+    assert stage_line(stage_title("demo", 2, "train-seg"), stage_facts(product)) == (
         "demo round 2 train-seg: done in 1 min 05 s on a gpu-0, b gpu-0; "
-        "1 image, 7 epochs, 210 steps, loss 0.7500 nats; 1.5 kB written; 2.0 MB peak memory"
+        "1 image, 7 epochs; 1.5 kB written; 2.0 MB peak memory"
     )
-    assert stage_line(stage_title("demo", None, "x"), stage_facts("x", 1, 0, {})) == (
-        "demo start x: done in 1.0 s; 0 B written"
-    )
-
-
-def test_an_unknown_correlation_is_a_dash() -> None:
-    made = {"spearman_queried": float("nan"), "spearman_random": 0.5}
-    assert stage_facts("evaluate-cost", 1, 1, made).note == "rank correlation - queried, 0.50 random"
+    bare = stage_facts(Product(Path(), "", "", "x", 1.0, 0))
+    assert stage_line(stage_title("demo", None, "x"), bare) == "demo start x: done in 1.0 s; 0 B written"
 
 
 def test_stages_of_one_place_name_it_once_and_of_several_each() -> None:

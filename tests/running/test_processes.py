@@ -16,7 +16,6 @@ from tasks.running import workers
 from tasks.running.processes import in_processes
 from tasks.selection import nms, region_fusion
 from tasks.store import tables
-from tasks.store.layout import EXTENTS, PROPOSALS
 
 WAIT_S = 60
 
@@ -52,8 +51,8 @@ def test_selection_in_processes_is_that_of_one(tmp_path: Path, monkeypatch: pyte
         proposals = run(campaign, nms, {**inputs, "scales": scales})
         made.append(
             (
-                tables.read_table(scales / EXTENTS, tables.EXTENTS).to_pylist(),
-                tables.read_table(proposals / PROPOSALS, tables.PROPOSALS).to_pylist(),
+                tables.EXTENTS.read(scales).to_pylist(),
+                tables.PROPOSALS.read(proposals).to_pylist(),
             )
         )
     assert made[0] == made[1]

@@ -18,7 +18,8 @@ from tasks import mapping
 from tasks.mapping import cost_map, info_map, true_cost_map
 from tasks.oracle import seed_set
 from tasks.pool import check_pool
-from tasks.running.stage import Stage, Work
+from tasks.running.stage import Stage
+from tasks.running.work import Work
 from tasks.store.layout import MAPS, WEIGHTS, Campaign
 from tasks.store.ledger import Ledger
 from tasks.store.maps import MapStore
@@ -31,7 +32,7 @@ ROUND = 3
 
 def run(campaign: Campaign, stage: Stage, number: int | None = None, **inputs: Product) -> Product:
     """What a stage's body leaves, without Prefect."""
-    work = Work(campaign, number, campaign.folder / f".{stage.name}.0", {})
+    work = Work(stage.name, campaign, number, campaign.folder / f".{stage.name}.0", {})
     work.folder.mkdir(parents=True, exist_ok=True)
     stage.body(work, **inputs)
     return product_of(work.folder, **work.facts)

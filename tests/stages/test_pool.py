@@ -11,9 +11,9 @@ from cereals_core.truth import Truth
 from tasks import pool
 from tasks.pool import check_pool, refuse_impossible
 from tasks.running.opening import open_campaign
-from tasks.running.stage import Work
+from tasks.running.work import Work
 from tasks.store import tables
-from tasks.store.layout import POOL, Campaign
+from tasks.store.layout import Campaign
 from tasks.store.pool import Pool, open_pool
 from tasks.store.products import Product
 
@@ -46,7 +46,7 @@ class TwoSizes:
 
 def checked(campaign: Campaign, monkeypatch: pytest.MonkeyPatch, broken: bool) -> Work:
     monkeypatch.setattr(pool, "open_truth", lambda data, split: TwoSizes(broken))
-    work = Work(campaign, None, campaign.stage("pool", None), {})
+    work = Work("pool", campaign, None, campaign.stage("pool", None), {})
     work.folder.mkdir(parents=True)
     check_pool.body(work)
     return work
@@ -59,14 +59,15 @@ def pool_of(work: Work) -> Pool:
 
 def test_the_pool_lists_images_by_size(small: CampaignSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     work = checked(open_campaign(small), monkeypatch, broken=False)
-    assert tables.read_table(work.folder / POOL, tables.POOL).to_pydict() == {
+    assert tables.POOL.read(work.folder).to_pydict() == {
         "image_id": ["a", "b", "c"],
         "height": [32, 24, 32],
         "width": [40, 40, 40],
         "group": ["32x40", "24x40", "32x40"],
         "row": [0, 0, 1],
     }
-    assert work.facts == {"images": 3, "pixels": 3520, "eval_images": 3, "class_names": ["road", "car"]}
+    told = {"images": 3, "pixels": 3520, "eval_images": 3, "class_names": ["road", "car"]}
+    assert work.facts == told | {"units": 6, "units_s": work.facts["units_s"]}
     assert json.loads(json.dumps(work.facts)) == work.facts
     pool = pool_of(work)
     assert pool.shard_images == small.compute.shard_images

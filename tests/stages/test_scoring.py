@@ -17,7 +17,7 @@ from tasks.region_maps import Regions
 from tasks.running import prefetch
 from tasks.scoring import Proposing
 from tasks.store import tables
-from tasks.store.layout import LEDGER, MAPS
+from tasks.store.layout import MAPS
 from tasks.store.ledger import Ledger
 from tasks.store.maps import MapStore
 from tasks.store.products import Product
@@ -35,7 +35,7 @@ def ledger(folder: Path) -> Ledger:
         for name, (y, x, height, width) in TOUCHED.items()
     ]
     folder.mkdir()
-    tables.write_table(folder / LEDGER, tables.LEDGER, rows)
+    tables.LEDGER.write(folder, rows)
     return Ledger(make_product(folder))
 
 

@@ -114,11 +114,11 @@ def test_a_damaged_chunk_of_maps_is_noticed(folder: Path, damage: Callable[[byte
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
 def test_a_damaged_table_is_noticed(folder: Path, damage: Callable[[bytes], bytes]) -> None:
     file = folder / "table"
-    tables.write_table(file, tables.CLASSES, [{"class_name": str(row), "iou": row / 7} for row in range(99)])
-    assert len(tables.read_table(file, tables.CLASSES)) == 99
+    tables.CLASSES.write(file.parent, [{"class_name": str(row), "iou": row / 7} for row in range(99)])
+    assert len(tables.CLASSES.read(file.parent)) == 99
     file.write_bytes(damage(file.read_bytes()))
     with pytest.raises(ProductError, match=r"table: not readable"):
-        tables.read_table(file, tables.CLASSES)
+        tables.CLASSES.read(file.parent)
 
 
 def test_any_flipped_bit_of_weights_is_noticed_or_does_nothing(folder: Path) -> None:

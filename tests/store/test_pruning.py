@@ -13,8 +13,10 @@ from tasks.reporting import report_campaign
 from tasks.store.history import finished_rounds, maps_of
 from tasks.store.layout import Campaign
 from tasks.store.products import Product, Recipe, find_product, is_pruned, making, require
-from tasks.store.pruning import MAP_STAGES, Links, Removed, prune, prune_shared
+from tasks.store.pruning import Links, Removed, prune, prune_shared
 from tasks.store.sharing import borrow, lend
+
+MAP_STAGES = ["info-map", "cost-map"]
 
 
 @pytest.fixture

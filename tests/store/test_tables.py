@@ -11,8 +11,9 @@ from strategies import FEW
 
 from cereals_core.errors import CerealsError
 from tasks.store import tables
+from tasks.store.tables import Table
 
-SCHEMAS = {name: value for name, value in vars(tables).items() if isinstance(value, pa.Schema)}
+TABLES = {name: value for name, value in vars(tables).items() if isinstance(value, Table)}
 ROWS = [
     {
         "image_rank": rank,
@@ -42,14 +43,14 @@ def rows_of(schema: pa.Schema) -> st.SearchStrategy[list[dict[str, Any]]]:
 
 
 def written(folder: Path, rows: list[Mapping[str, Any]] | list[dict[str, Any]] = ROWS) -> Path:
-    tables.write_table(folder / "proposals.parquet", tables.PROPOSALS, rows)
+    tables.PROPOSALS.write(folder, rows)
     return folder / "proposals.parquet"
 
 
 def test_two_rows_by_hand(tmp_path: Path) -> None:
     file = written(tmp_path, ROWS[:2])
-    table = tables.read_table(file, tables.PROPOSALS)
-    assert table.schema.equals(tables.PROPOSALS)
+    table = tables.PROPOSALS.read(file.parent)
+    assert table.schema.equals(tables.PROPOSALS.schema)
     assert table.to_pydict() == {
         "image_rank": [0, 1],
         "y": [0, 8],
@@ -62,15 +63,14 @@ def test_two_rows_by_hand(tmp_path: Path) -> None:
 
 
 def test_an_empty_table_keeps_its_columns(tmp_path: Path) -> None:
-    table = tables.read_table(written(tmp_path, []), tables.PROPOSALS)
+    table = tables.PROPOSALS.read(written(tmp_path, []).parent)
     assert table.num_rows == 0
-    assert table.schema.equals(tables.PROPOSALS)
+    assert table.schema.equals(tables.PROPOSALS.schema)
 
 
 def test_what_has_no_value_is_null(tmp_path: Path) -> None:
-    file = tmp_path / "ledger.parquet"
-    tables.write_table(file, tables.LEDGER, [{"round": -1, "image_id": "a", "y": 0}])
-    (row,) = tables.read_table(file, tables.LEDGER).to_pylist()
+    tables.LEDGER.write(tmp_path, [{"round": -1, "image_id": "a", "y": 0}])
+    (row,) = tables.LEDGER.read(tmp_path).to_pylist()
     assert {name for name, value in row.items() if value is None} == set(tables.LEDGER.names) - {
         "round",
         "image_id",
@@ -78,24 +78,32 @@ def test_what_has_no_value_is_null(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("schema", SCHEMAS.values(), ids=SCHEMAS.keys())
+@pytest.mark.parametrize("table", TABLES.values(), ids=TABLES.keys())
 @FEW
 @given(data=st.data())
-def test_every_table_comes_back(
-    tmp_path_factory: pytest.TempPathFactory, schema: pa.Schema, data: st.DataObject
-) -> None:
-    file = tmp_path_factory.mktemp("table") / "table.parquet"
-    rows = data.draw(rows_of(schema))
-    tables.write_table(file, schema, rows)
-    assert tables.read_table(file, schema).to_pylist() == rows
-    copy = file.with_name("copy.parquet")
-    tables.write_table(copy, schema, tables.read_table(file, schema))
-    assert copy.read_bytes() == file.read_bytes()
+def test_every_table_comes_back(tmp_path_factory: pytest.TempPathFactory, table: Table, data: st.DataObject) -> None:
+    folder, copy = tmp_path_factory.mktemp("table"), tmp_path_factory.mktemp("copy")
+    rows = data.draw(rows_of(table.schema))
+    table.write(folder, rows)
+    assert table.read(folder).to_pylist() == rows
+    table.write(copy, table.read(folder))
+    assert (copy / table.file).read_bytes() == (folder / table.file).read_bytes()
 
 
-def assert_refused(file: Path, text: str, schema: pa.Schema = tables.PROPOSALS) -> None:
+@FEW
+@given(st.lists(st.integers(0, 5), max_size=6))
+def test_a_table_written_in_parts_is_read_in_parts(tmp_path_factory: pytest.TempPathFactory, sizes: list[int]) -> None:
+    folder, rows = tmp_path_factory.mktemp("parts"), iter(ROWS)
+    with tables.PROPOSALS.writing(folder) as add:
+        for size in sizes:
+            add([next(rows) for _ in range(size)])
+    assert [len(part) for part in tables.PROPOSALS.parts(folder)] == sizes
+    assert tables.PROPOSALS.read(folder).to_pylist() == ROWS[: sum(sizes)]
+
+
+def assert_refused(file: Path, text: str, table: Table = tables.PROPOSALS) -> None:
     with pytest.raises(RuntimeError, match=text) as got:
-        tables.read_table(file, schema)
+        Table(file.name, *zip(table.schema.names, table.schema.types, strict=True)).read(file.parent)
     assert isinstance(got.value, CerealsError)
     assert str(got.value).startswith(f"{file}: ")
     assert str(got.value).endswith("remove its folder, then `cereals run` makes it again")
@@ -106,7 +114,8 @@ def test_another_schema_is_refused_with_both(tmp_path: Path) -> None:
     assert_refused(
         file, "columns are image_rank int32, .*, expected epoch int32, steps int32, loss double", tables.HISTORY
     )
-    wider = tables.PROPOSALS.set(3, pa.field("score", pa.float64()))
+    wide = tables.PROPOSALS.schema.set(3, pa.field("score", pa.float64()))
+    wider = Table("proposals.parquet", *zip(wide.names, wide.types, strict=True))
     assert_refused(file, "x int32, score float, spend .* expected .* x int32, score double, spend", wider)
 
 
@@ -146,7 +155,7 @@ def test_a_flipped_bit_in_any_byte_is_refused_or_does_no_harm(tmp_path: Path) ->
         damaged[position] ^= (1, 16, 128)[position % 3]
         file.write_bytes(damaged)
         try:
-            assert tables.read_table(file, tables.PROPOSALS).to_pylist() == ROWS[:3]
+            assert tables.PROPOSALS.read(tmp_path).to_pylist() == ROWS[:3]
         except CerealsError:
             refused += 1
     assert refused > len(whole) / 2

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -53,7 +52,7 @@ def campaign(tmp_path: Path) -> Campaign:
 
 def test_figures_of_a_made_campaign_by_hand(campaign: Campaign) -> None:
     retold(make(campaign, "pool", None, images=10), elapsed_s=0.5, made_at="2026-11-01T11:00:00Z")
-    trained = make(campaign, "train-seg", 0, images=4, steps=30, peak_bytes=2**30)
+    trained = make(campaign, "train-seg", 0, units=30, units_s=12.0, peak_bytes=2**30)
     retold(trained, elapsed_s=12.0, made_at="2026-11-01T12:00:00Z")
     evaluated = make(campaign, "evaluate", 0, b"y" * 7, miou=0.25, clicks=41.5, pixels=6000, images=4)
     retold(evaluated, elapsed_s=2.0, made_at="2026-11-01T11:30:00Z")
@@ -74,9 +73,9 @@ def test_figures_of_a_made_campaign_by_hand(campaign: Campaign) -> None:
     assert found["cereals_stage_bytes", "", "pool"] == 100
 
 
-def test_maps_are_counted_in_images_and_rounds_by_their_reports(campaign: Campaign) -> None:
+def test_rates_are_those_of_the_work_alone_and_rounds_are_counted_by_their_reports(campaign: Campaign) -> None:
     for number in (0, 1):
-        retold(make(campaign, "info-map", number, images=8), elapsed_s=2.0)
+        make(campaign, "info-map", number, units=8, units_s=2.0)
     make(campaign, "report", 0)
     found = samples(campaign)
     assert found["cereals_stage_units_per_second", "1", "info-map"] == 4
@@ -132,14 +131,14 @@ def test_only_new_manifests_are_read(campaign: Campaign, monkeypatch: pytest.Mon
     make(campaign, "evaluate", 0, miou=0.25, clicks=1, pixels=1)
     samples(campaign)
     read: list[Path] = []
-    read_text = Path.read_text
+    read_bytes = Path.read_bytes
 
-    def counted(file: Path, *args: Any) -> str:
+    def counted(file: Path) -> bytes:
         if file.name == MANIFEST:
             read.append(file)
-        return read_text(file, *args)
+        return read_bytes(file)
 
-    monkeypatch.setattr(Path, "read_text", counted)
+    monkeypatch.setattr(Path, "read_bytes", counted)
     samples(campaign)
     assert read == []
     again = make(campaign, "evaluate", 0, miou=0.75, clicks=1, pixels=1)

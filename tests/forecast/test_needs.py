@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,25 +9,31 @@ import pytest
 
 from cereals_core.errors import ResourcesError
 from cereals_core.models.build import build_network
+from cereals_core.models.footprint import outline, parameter_bytes, prediction_bytes, training_bytes
 from cereals_core.settings import CampaignSettings, Model
-from tasks.forecast import projection
-from tasks.forecast.footprint import outline, parameter_bytes, prediction_bytes, training_bytes
-from tasks.forecast.outlook import Outlook
-from tasks.forecast.projection import Room, StageNeed, project, refuse_unaffordable, shortages
+from cereals_core.workload import Size, Workload
+from tasks import training
+from tasks.forecast import needs as needs_module
+from tasks.forecast.needs import Room, StageNeed, needs_of, refuse_unaffordable, shortages
 from tasks.running import images
-from tasks.store.history import product_of
+from tasks.store.history import product_of, products_made
 from tasks.store.layout import Campaign
+from tasks.training import train_seg
 
 SIZES = [(60, 100)] * 10
 PLENTY = 1 << 50
 
 
-def needs_of(settings: CampaignSettings, finished: int = 0) -> dict[str, StageNeed]:
-    return {need.stage: need for need in project(settings, SIZES, classes=5, finished=finished)}
+def load_of(settings: CampaignSettings, sizes: Sequence[Size] = SIZES) -> Workload:
+    return Workload(settings, sizes, eval_images=3, classes=5)
+
+
+def named(settings: CampaignSettings, finished: int = 0) -> dict[str, StageNeed]:
+    return {need.stage.name: need for need in needs_of(load_of(settings), finished)}
 
 
 def test_the_disk_of_ten_small_images_in_two_rounds(small: CampaignSettings) -> None:
-    needs = needs_of(small)
+    needs = named(small)
     assert needs["info-map"].disk_bytes == needs["cost-map"].disk_bytes == 2 * 10 * (8 * 13) * 2
     weights = parameter_bytes(outline(partial(build_network, small.model, 5)))
     assert needs["train-seg"].disk_bytes == 3 * weights
@@ -34,13 +41,13 @@ def test_the_disk_of_ten_small_images_in_two_rounds(small: CampaignSettings) -> 
 
 
 def test_rounds_that_are_finished_take_nothing_more(small: CampaignSettings) -> None:
-    assert needs_of(small, finished=2)["info-map"].disk_bytes == 0
+    assert set(named(small, finished=2)) == {"train-seg", "evaluate", "report"}
 
 
 def test_what_a_real_campaign_left_is_within_the_projection(finished: CampaignSettings) -> None:
-    campaign, needs = Campaign(finished.path, finished), needs_of(finished)
+    campaign, needs = Campaign(finished.path, finished), named(finished)
     for name, need in needs.items():
-        made = [product_of(campaign, name, number) for number in (0, 1) if name in campaign.round_stages]
+        made = [product for number, product in products_made(campaign) if number in (0, 1) and product.stage == name]
         left = sum(file.stat().st_size for each in made for file in each.folder.rglob("*") if _is_content(file))
         assert left <= need.disk_bytes + 60_000, name  # heads of files
 
@@ -60,10 +67,10 @@ def test_memory_grows_with_the_image_and_training_takes_most() -> None:
 def test_batches_take_the_memory_of_the_images_that_a_round_can_have(small: CampaignSettings) -> None:
     def needed(batch_images: int) -> int:
         training = small.training.model_copy(update={"batch_images": batch_images})
-        return needs_of(small.model_copy(update={"training": training}))["train-seg"].memory_bytes
+        return named(small.model_copy(update={"training": training}))["train-seg"].memory_bytes
 
     few = small.model_copy(update={"stop": small.stop.model_copy(update={"rounds": 0})})
-    assert Outlook(few, SIZES).touched_images(0) == 2
+    assert load_of(few).labelled_images(0) == 2
     one, two, ten, hundred = (needed(count) for count in (1, 2, 10, 100))
     assert one < two < ten
     assert ten == pytest.approx(hundred, rel=1e-3)
@@ -74,11 +81,11 @@ def test_images_that_are_kept_are_projected_as_they_are_kept(
 ) -> None:
     def needed(there: float) -> int:
         monkeypatch.setattr(images, "available_bytes", lambda: there)
-        needs = project(small, [(600, 1000)] * 10, classes=5)
-        return next(need for need in needs if need.stage == "train-seg").memory_bytes
+        needs = needs_of(load_of(small, [(600, 1000)] * 10))
+        return next(need for need in needs if need.stage is train_seg).memory_bytes
 
-    monkeypatch.setattr(projection, "IMAGES_READ", 0)
-    monkeypatch.setattr(projection, "resident_bytes", lambda: 0)
+    monkeypatch.setattr(training, "IMAGES_READ", 0)
+    monkeypatch.setattr(needs_module, "resident_bytes", lambda: 0)
     ten_images = 10 * 3 * 600 * 1000
     half, all_of_them, more = (needed(share * ten_images / images.KEPT_SHARE) for share in (0.5, 1, 100))
     assert more == all_of_them >= half + ten_images / 2
@@ -97,7 +104,7 @@ def test_images_that_are_kept_are_projected_as_they_are_kept(
 def test_what_does_not_fit_is_told_with_the_worst_stage_and_the_remedy(
     small: CampaignSettings, room: Room, said: str
 ) -> None:
-    needs = list(needs_of(small).values())
+    needs = needs_of(load_of(small))
     assert list(shortages(small, needs, Room(PLENTY, PLENTY, PLENTY))) == []
     (told,) = shortages(small, needs, room)
     with pytest.raises(ValueError, match=said):
@@ -108,8 +115,8 @@ def test_a_campaign_that_does_not_fit_is_refused(finished: CampaignSettings, mon
     campaign = Campaign(finished.path, finished)
     pool = product_of(campaign, "pool", None)
     refuse_unaffordable(campaign, pool)
-    monkeypatch.setattr(projection, "available_bytes", lambda: 1 << 20)
-    monkeypatch.setattr(projection.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
+    monkeypatch.setattr(needs_module, "available_bytes", lambda: 1 << 20)
+    monkeypatch.setattr(needs_module.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
     with pytest.raises(ResourcesError, match="2 projected needs beyond what there is"):
         refuse_unaffordable(campaign, pool)
 

@@ -5,8 +5,7 @@ from torch import Tensor, nn
 
 from cereals_core.models.base import Network
 from cereals_core.models.build import build_cost_network, build_network
-from cereals_core.settings import Model
-from tasks.forecast.footprint import (
+from cereals_core.models.footprint import (
     KERNELS_SHARE,
     LiveTensors,
     outline,
@@ -14,6 +13,7 @@ from tasks.forecast.footprint import (
     prediction_bytes,
     training_bytes,
 )
+from cereals_core.settings import Model
 
 HEIGHT, WIDTH = 40, 64
 PIXELS = HEIGHT * WIDTH

@@ -1,9 +1,13 @@
-"""What a campaign will hold at most: counts, pixels and bytes that follow from its settings and its pool alone."""
+"""The work of a campaign: what its stages have to do at most, from its settings and the sizes of its images alone.
+
+Counts are those that the settings allow: a training may converge before `training.max_steps`, and a campaign may end
+before `stop.rounds`.
+"""
 
 from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
-from math import prod
+from math import ceil, prod
 
 from cereals_core.acquisition import Budget, round_budget
 from cereals_core.grid import map_shape
@@ -13,12 +17,18 @@ Size = tuple[int, int]
 """Height and width of an image in pixels."""
 
 
-class Outlook:
-    """A campaign on a pool with images of these sizes, as far as `stop.rounds` allows it to go."""
+class Workload:
+    """A campaign on a pool with images of these sizes, and so many images for evaluation, of so many classes."""
 
-    def __init__(self, settings: CampaignSettings, sizes: Sequence[Size]) -> None:
+    def __init__(self, settings: CampaignSettings, sizes: Sequence[Size], eval_images: int, classes: int) -> None:
         self.settings, self.wanted = settings, settings.acquisition
         self.counts, self.images = Counter(sizes), len(sizes)
+        self.eval_images, self.classes = eval_images, classes
+
+    @property
+    def rounds(self) -> int:
+        """Rounds of queries; one more trains and is evaluated."""
+        return self.settings.stop.rounds
 
     @cached_property
     def pixels(self) -> int:
@@ -41,6 +51,11 @@ class Outlook:
         return round_budget(self.wanted, self.mean_px, min(map(prod, self.counts)))
 
     @property
+    def queries(self) -> int:
+        """Queries of a round."""
+        return self.budget.most_queries
+
+    @property
     def seed_images(self) -> int:
         """Images of the seed set."""
         wanted = self.wanted.seed_images
@@ -52,16 +67,27 @@ class Outlook:
         return self.seed_images * self.mean_px
 
     def asked_px(self, rounds: int) -> float:
-        """Pixels that so many rounds may ask for at most."""
+        """Count the pixels that so many rounds may ask for."""
         a_round = self.budget.amount
         if self.budget.unit == "clicks":
             query_px = self.wanted.window_px**2 if self.wanted.unit == "region" else prod(self.largest)
-            a_round = float(self.budget.most_queries * query_px)
+            a_round = float(self.queries * query_px)
         return min(rounds * a_round, float(self.pixels))
 
-    def touched_images(self, rounds: int) -> int:
-        """Images with a label after so many rounds at most."""
-        return min(self.seed_images + rounds * self.budget.most_queries, self.images)
+    def labelled_images(self, number: int) -> int:
+        """Count the images with a label that a round trains on."""
+        return min(self.seed_images + number * self.queries, self.images)
+
+    def unlabelled_images(self, number: int) -> int:
+        """Count the images with anything left to ask for in a round."""
+        asked = number * self.queries if self.wanted.unit == "image" else 0
+        return max(self.images - self.seed_images - asked, 0)
+
+    def steps(self, number: int) -> int:
+        """Count the training steps of a round, in whole epochs, the last being that in which `max_steps` is reached."""
+        training = self.settings.training
+        of_an_epoch = ceil(self.labelled_images(number) / training.batch_images)
+        return of_an_epoch * ceil(training.max_steps / of_an_epoch)
 
     @property
     def shard_cells(self) -> int:
@@ -76,10 +102,10 @@ class Outlook:
 
     @property
     def most_proposals(self) -> int:
-        """Regions left by suppression at most: as many as a round may ask for, or fit side by side into the images."""
+        """Regions left by suppression: as many as a round may ask for, or fit side by side into the images."""
         if self.wanted.unit == "image":
-            return min(self.images, self.budget.most_queries)
+            return min(self.images, self.queries)
         fitting = sum(
             count * prod(side // self.wanted.window_px for side in size) for size, count in self.counts.items()
         )
-        return min(fitting, self.budget.most_queries)
+        return min(fitting, self.queries)
