@@ -2,11 +2,13 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from textwrap import indent
 
 from cereals_core.datasets import open_truth
 from cereals_core.datasets.click_totals import ClickTotals, count_clicks, quantiles
 from cereals_core.errors import SettingsError
 from cereals_core.settings import CampaignSettings, MasksData, SyntheticData
+from tasks.pages.text import table
 from tasks.pages.wording import clicks
 from tasks.pool import SPLITS
 from tasks.running.device import cpu_threads
@@ -28,14 +30,14 @@ def show_clicks(settings: CampaignSettings, window_px: int | None, traced: bool)
 
 def _lines(totals: ClickTotals, window_px: int | None, traced: bool) -> Iterator[str]:
     vertices, crossings, components = totals.vertices, totals.crossings, totals.components
-    yield f"  {'':<32}{'in all':>12}{'an image':>12}"
-    for name, count in (
-        ("vertices (c_p)", vertices),
-        ("+ crossings (c_p + c_i)", vertices + crossings),
-        ("+ components (c_p + c_i + c_c)", vertices + crossings + components),
-        ("components (c_c)", components),
-    ):
-        yield f"  {name:<32}{clicks(count):>12}{clicks(count / totals.images):>12}"
+    counts = {
+        "vertices (c_p)": vertices,
+        "+ crossings (c_p + c_i)": vertices + crossings,
+        "+ components (c_p + c_i + c_c)": vertices + crossings + components,
+        "components (c_c)": components,
+    }
+    rows = [[name, clicks(count), clicks(count / totals.images)] for name, count in counts.items()]
+    yield indent(table(["", "in all", "an image"], rows, "left"), "  ").rstrip()
     if window_px is not None:
         yield f"  vertices of a region of {window_px} px: {_regions(totals.regions)}"
     if traced:

@@ -1,7 +1,6 @@
 """The report of a study: one HTML file, a page for Prefect's interface, and a table for the terminal."""
 
 import textwrap
-from collections.abc import Sequence
 
 from cereals_core.curves import AXES
 from cereals_core.study_statistics import StudyFacts, arm_result
@@ -10,7 +9,7 @@ from tasks.pages.html import ENVIRONMENT
 from tasks.pages.links import data_uri
 from tasks.pages.markdown import escape, markdown_table
 from tasks.pages.study_figures import study_curve
-from tasks.pages.study_tables import STRATEGY_HEADER, Row, strategy_rows
+from tasks.pages.study_tables import STRATEGY_HEADER, strategy_rows
 from tasks.pages.study_wording import headline
 from tasks.pages.text import table
 from tasks.pages.wording import UPPER_BOUND, campaign_title
@@ -58,7 +57,9 @@ def study_text(facts: StudyFacts) -> str:
     """Headline and table of strategies in TEXT_COLUMNS columns; long names are cut, upper bounds marked by a star."""
     results = [arm_result(arm, facts) for arm in facts.arms]
     rows = strategy_rows(facts, results)
-    parts = [_fill(headline(facts, results)), _text_table(rows).rstrip("\n")]
+    lines = [[f"{row.name} *" if row.upper_bound else row.name, *row.cells] for row in rows]
+    shown = table(["strategy", *STRATEGY_HEADER], lines, "left", TEXT_COLUMNS)
+    parts = [_fill(headline(facts, results)), shown.rstrip("\n")]
     if any(row.upper_bound for row in rows):
         parts.append(_fill(f"* {UPPER_BOUND}"))
     return "\n\n".join(parts) + "\n"
@@ -68,14 +69,3 @@ def _fill(text: str) -> str:
     """Lines of TEXT_COLUMNS columns; names, and a number and its sign, stay whole."""
     whole = text.replace(" %", "\N{NO-BREAK SPACE}%")
     return textwrap.fill(whole, TEXT_COLUMNS, break_on_hyphens=False).replace("\N{NO-BREAK SPACE}", " ")
-
-
-def _text_table(rows: Sequence[Row]) -> str:
-    """Names set to the left, in the columns that the numbers leave."""
-    header = list(STRATEGY_HEADER)
-    numbers = sum(max(map(len, column)) + 2 for column in zip(header, *(row.cells for row in rows), strict=True))
-    names = [f"{row.name} *" if row.upper_bound else row.name for row in rows]
-    width = min(TEXT_COLUMNS - numbers, max(map(len, ["strategy", *names])))
-    cut = [name if len(name) <= width else f"{name[: width - 1]}…" for name in names]
-    lines = [[name.ljust(width), *row.cells] for name, row in zip(cut, rows, strict=True)]
-    return table(["strategy".ljust(width), *header], lines)

@@ -4,11 +4,17 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 
+from rich.box import MARKDOWN
+from rich.console import Console, JustifyMethod
+from rich.table import Column, Table
+from rich.text import Text
+
 from cereals_core.curves import Point
 from tasks.pages.wording import clicks, number, share, signed
 
 MARKERS = "ox+*#@"
 PLOT_COLUMNS, PLOT_ROWS = 72, 16
+WIDE = 10_000
 
 
 def round_table(points: Sequence[Point], pool_pixels: int) -> str:
@@ -28,37 +34,38 @@ def round_table(points: Sequence[Point], pool_pixels: int) -> str:
 
 
 def comparison_table(series: Mapping[str, Sequence[Point]]) -> str:
-    """Campaigns side by side, one line a round: mIoU, clicks and pixels of each; blank where one has no such round."""
-    by_round = [{point.round: point for point in points} for points in series.values()]
-    rows = [
-        [str(number_of)] + [cell for points in by_round for cell in _cells(points.get(number_of))]
-        for number_of in sorted(set().union(*by_round))
+    """Set campaigns side by side, a line a round: mIoU, clicks and pixels of each; blank where one lacks the round."""
+    by_round = {name: {point.round: point for point in points} for name, points in series.items()}
+    rounds = sorted(set().union(*by_round.values()))
+    campaigns = [
+        _table(["mIoU", "clicks", "pixels"], [_cells(points.get(each)) for each in rounds], title=name)
+        for name, points in by_round.items()
     ]
-    header = ["round"] + ["|", "mIoU", "clicks", "pixels"] * len(series)
-    widths = _widths(header, rows)
-    groups = [sum(widths[column : column + 3]) + 4 for column in range(2, len(widths), 4)]
-    names = "".join(f"  |  {_fit(name, width)}" for name, width in zip(series, groups, strict=True))
-    return f"{' ' * widths[0]}{names}".rstrip() + "\n" + table(header, rows)
+    abreast = Table(box=MARKDOWN, show_header=False, show_edge=False, padding=(0, 2), pad_edge=False)
+    abreast.add_row(_table(["round"], [[str(each)] for each in rounds], title=" "), *campaigns)
+    return _plain(abreast)
 
 
 def _cells(point: Point | None) -> list[str]:
-    return ["|", "", "", ""] if point is None else ["|", number(point.miou), clicks(point.clicks), f"{point.pixels:,}"]
+    return [""] * 3 if point is None else [number(point.miou), clicks(point.clicks), f"{point.pixels:,}"]
 
 
-def _fit(name: str, width: int) -> str:
-    short = name if len(name) <= width else name[: width - 1] + "…"
-    return short.center(width)
+def table(header: list[str], rows: list[list[str]], first: JustifyMethod = "right", columns: int = WIDE) -> str:
+    """Set columns to the right, the first as told, which alone is cut where the table exceeds `columns` characters."""
+    return _plain(_table(header, rows, first), columns)
 
 
-def table(header: list[str], rows: list[list[str]]) -> str:
-    """Columns set to the right, each as wide as it needs to be."""
-    widths = _widths(header, rows)
-    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in [header, *rows]]
-    return "\n".join(line.rstrip() for line in lines) + "\n"
+def _table(header: list[str], rows: list[list[str]], first: JustifyMethod = "right", title: str = "") -> Table:
+    heads = [Column(header[0], justify=first), *(Column(name, justify="right", no_wrap=True) for name in header[1:])]
+    made = Table(*heads, title=Text(title, no_wrap=True), box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for row in rows:
+        made.add_row(Text(row[0], no_wrap=True), *row[1:])
+    return made
 
 
-def _widths(header: list[str], rows: list[list[str]]) -> list[int]:
-    return [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+def _plain(shown: Table, columns: int = WIDE) -> str:
+    parts = Console(width=columns, force_terminal=False, markup=False, emoji=False).render(shown)
+    return "".join(f"{line.rstrip()}\n" for line in "".join(part.text for part in parts).splitlines())
 
 
 def plot(series: Mapping[str, Sequence[Point]]) -> str:

@@ -195,11 +195,17 @@ def test_the_round_table_by_hand() -> None:
 
 def test_the_comparison_by_hand() -> None:
     assert text.comparison_table({"cost-aware": POINTS, "a name that is far too long": POINTS[1:]}).splitlines() == [
-        "       |        cost-aware       |  a name that is far t…",
+        "       |       cost-aware        |  a name that is far t…",
         "round  |   mIoU  clicks  pixels  |   mIoU  clicks  pixels",
         "    0  |  0.200     100   1,000  |",
         "    1  |  0.250   150.5   1,500  |  0.250   150.5   1,500",
     ]
+
+
+def test_a_table_shows_names_as_they_are_and_cuts_them_where_there_is_no_room() -> None:
+    rows = [["[b]:x:", "1"], ["a name too long", "10"]]
+    assert text.table(["name", "n"], rows, "left", 10).splitlines() == ["name     n", "[b]:x:   1", "a nam…  10"]
+    assert text.table(["name", "n"], rows[:1]).splitlines() == ["  name  n", "[b]:x:  1"]
 
 
 def test_the_plot_by_hand() -> None:
