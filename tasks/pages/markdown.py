@@ -9,7 +9,7 @@ from itertools import chain
 from tasks.pages.facts import RoundFacts
 from tasks.pages.links import data_uri, web_link
 from tasks.pages.stages import time_sentence, where_run
-from tasks.pages.standing import STANDING_HEADER, outlook, standing_rows
+from tasks.pages.standing import STANDING_HEADER, budget_sentence, standing_rows
 from tasks.pages.wording import (
     ABSENT,
     AGREEMENT_HEADER,
@@ -67,7 +67,7 @@ def _links(facts: RoundFacts) -> list[str]:
 
 def _standing(facts: RoundFacts) -> list[str]:
     table = markdown_table(STANDING_HEADER, standing_rows(facts))
-    return [part for part in ("## Where the campaign stands", escape(outlook(facts)), table) if part]
+    return [part for part in ("## Where the campaign stands", escape(budget_sentence(facts)), table) if part]
 
 
 def _asked(facts: RoundFacts, pictures: Mapping[str, bytes]) -> list[str]:

@@ -33,7 +33,7 @@ def standing_rows(facts: RoundFacts) -> list[list[str]]:
     ]
 
 
-def outlook(facts: RoundFacts) -> str:
+def budget_sentence(facts: RoundFacts) -> str:
     """Whether the budget lasts for the rounds planned, at what a round has cost on average; empty if nobody can say."""
     if facts.stop_reason is not None:
         return _ended(facts)
@@ -91,5 +91,4 @@ def _pace(facts: RoundFacts) -> float:
 
 
 def _clicks(count: float) -> str:
-    rounded = round(count)
-    return f"{rounded:,} click" + ("" if rounded == 1 else "s")
+    return plural(round(count), "click")

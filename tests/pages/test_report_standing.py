@@ -11,7 +11,7 @@ from cereals_core.curves import Point
 from tasks.pages.facts import StageFacts
 from tasks.pages.markdown import round_markdown
 from tasks.pages.stages import stage_facts, stage_line, time_sentence
-from tasks.pages.standing import outlook, standing_rows
+from tasks.pages.standing import budget_sentence, standing_rows
 from tasks.pages.wording import choice_sentence, describes, description, stage_title
 from tasks.store.products import Product
 
@@ -56,7 +56,7 @@ def test_what_is_spent_by_hand() -> None:
     ],
 )
 def test_whether_the_budget_lasts(changes: dict[str, object], expected: str) -> None:
-    said = outlook(facts(**changes))
+    said = budget_sentence(facts(**changes))
     assert expected in said if expected else said == ""
 
 
