@@ -85,16 +85,12 @@ def _cells(row: Measured) -> list[str]:
     return [
         row.stage,
         row.setting,
-        _rate(row.ours),
-        *(cell for pair in pairs for cell in (_rate(pair[0]), _of(pair[1]))),
+        _rounded(row.ours, 3),
+        *(cell for rate, ratio in pairs for cell in (_rounded(rate, 3), _rounded(ratio, 2))),
     ]
 
 
-def _rate(value: float | None) -> str:
+def _rounded(value: float | None, digits: int) -> str:
     if value is None:
         return ABSENT
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def _of(ratio: float | None) -> str:
-    return ABSENT if ratio is None else f"{ratio:,.0f}" if ratio >= 100 else f"{ratio:.2g}"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.{digits}g}"

@@ -15,17 +15,19 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import EngFormatter
 from PIL import Image
 
-from cereals_core.curves import Point
+from cereals_core.curves import AXES, Axis, Point
 from cereals_core.evaluation import calibration
 from cereals_core.grid import STRIDE_PX, Box
+from cereals_core.study_statistics import TARGET
 from tasks.pages.facts import CostSample, RegionView, RoundFacts
-from tasks.pages.wording import PREDICTOR_NAMES, campaign_title, clicks, clicks_of, where
+from tasks.pages.wording import PREDICTOR_NAMES, campaign_title, clicks, clicks_of, place_of
 
 MAX_PNG_BYTES = 150_000
 """What a picture may weigh: pages carry several, and Prefect refuses to load pages of many megabytes."""
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's colours, which colour-blind readers can tell apart."""
 MARKERS = "os^Dv<>"
+LABELS: dict[Axis, str] = {"clicks": "clicks (polygon vertices)", "pixels": "labelled pixels"}
 INFORMATION_COLOURS, COST_COLOURS = colormaps["viridis"].resampled(56), colormaps["cividis"].resampled(56)
 MOST_BINS = 8
 SMALL, NORMAL, LARGE = 8, 9, 11
@@ -35,29 +37,27 @@ DPI = 100
 def curve(series: Mapping[str, Sequence[Point]], reference: float | None = None) -> bytes:
     """Draw mIoU against clicks and against labelled pixels, one line for each campaign.
 
-    `reference`: mIoU of the same model trained with every label; drawn with the line of 95 % of it. Points whose
+    `reference`: mIoU of the same model trained with every label; drawn with the line of TARGET of it. Points whose
     mIoU is NaN leave a gap; without any point the axes stay empty.
     """
     figure = Figure(figsize=(9, 3.9), dpi=DPI, layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True)
-    for axes, key in ((left, "clicks"), (right, "pixels")):
-        _curve_panel(axes, series, key)
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, axis in zip(panels, AXES, strict=True):
+        _curve_panel(axes, series, axis)
         _reference_lines(axes, reference)
         if len(series) == 1:
-            _round_numbers(axes, next(iter(series.values())), key)
-    left.set_xlabel("clicks (polygon vertices)", fontsize=NORMAL)
-    right.set_xlabel("labelled pixels", fontsize=NORMAL)
-    left.set_ylabel("mIoU", fontsize=NORMAL)
-    handles, labels = left.get_legend_handles_labels()
+            _round_numbers(axes, next(iter(series.values())), axis)
+    panels[0].set_ylabel("mIoU", fontsize=NORMAL)
+    handles, labels = panels[0].get_legend_handles_labels()
     if len(handles) > 1:
         figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=NORMAL, frameon=False)
     return png_of(figure)
 
 
-def _curve_panel(axes: Axes, series: Mapping[str, Sequence[Point]], key: str) -> None:
+def _curve_panel(axes: Axes, series: Mapping[str, Sequence[Point]], axis: Axis) -> None:
     for index, (name, points) in enumerate(series.items()):
         axes.plot(
-            [getattr(point, key) for point in points],
+            [getattr(point, axis) for point in points],
             [point.miou for point in points],
             color=COLOURS[index % len(COLOURS)],
             marker=MARKERS[index % len(MARKERS)],
@@ -67,21 +67,23 @@ def _curve_panel(axes: Axes, series: Mapping[str, Sequence[Point]], key: str) ->
         )
     axes.margins(0.06)
     tidy(axes)
+    axes.set_xlabel(LABELS[axis], fontsize=NORMAL)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
 
 
-def _round_numbers(axes: Axes, points: Sequence[Point], key: str) -> None:
+def _round_numbers(axes: Axes, points: Sequence[Point], axis: Axis) -> None:
     """Write its round beside each point."""
     for point in points:
         if math.isfinite(point.miou):
-            place = (getattr(point, key), point.miou)
+            place = (getattr(point, axis), point.miou)
             label = axes.annotate(f"round {point.round}", place, (6, 5), textcoords="offset points", fontsize=SMALL)
             label.set_path_effects([withStroke(linewidth=3, foreground="white")])
 
 
 def _reference_lines(axes: Axes, reference: float | None) -> None:
     if reference is not None:
-        for level, style, label in ((reference, "--", "every label"), (0.95 * reference, ":", "95 % of it")):
+        goal = TARGET * reference, ":", f"{100 * TARGET:.0f} % of it"
+        for level, style, label in ((reference, "--", "every label"), goal):
             axes.axhline(level, color="0.35", linewidth=1.2, linestyle=style, label=f"{label}: {level:.3f}")
 
 
@@ -177,7 +179,7 @@ def _maps(view: RegionView) -> Iterator[tuple[np.ndarray, Colormap, str]]:
 def _region_title(view: RegionView) -> str:
     query = view.query
     name = query.image_id if len(query.image_id) <= 70 else f"{query.image_id[:34]}…{query.image_id[-34:]}"
-    return f"{name}\n{where(query)}; score {query.score:.3f}; {clicks_of(query)}"
+    return f"{name}\n{place_of(query)}; score {query.score:.3f}; {clicks_of(query)}"
 
 
 def _crop_panel(axes: Axes, view: RegionView) -> None:

@@ -12,10 +12,9 @@ from matplotlib.typing import LineStyleType
 from cereals_core.curves import Axis, Band, Curve, band, curve_of, interpolate
 from cereals_core.study_statistics import TARGET, Arm, Run, StudyFacts, final_mious
 from cereals_core.uncertainty import spread
-from tasks.pages.figures import COLOURS, DPI, MARKERS, NORMAL, SMALL, png_of, tidy
+from tasks.pages.figures import COLOURS, DPI, LABELS, MARKERS, NORMAL, SMALL, png_of, tidy
 from tasks.pages.wording import campaign_title
 
-LABELS: dict[Axis, str] = {"clicks": "clicks (polygon vertices)", "pixels": "labelled pixels"}
 SHARES: dict[Axis, str] = {
     "clicks": "share of the clicks that every label costs",
     "pixels": "share of the pool's pixels",

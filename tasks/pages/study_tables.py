@@ -39,8 +39,8 @@ def strategy_rows(facts: StudyFacts, results: Sequence[ArmResult]) -> list[Row]:
     rows = [Row(result.arm.name, result.arm.upper_bound, _cells(result), result.arm.definition) for result in results]
     full = spread(final_mious(facts.reference).values())
     if full.n:
-        spent = [ABSENT, ABSENT, ABSENT, spread_words(full), clicks(facts.full_clicks), _ended(facts.reference)]
-        rows.append(Row(EVERY_LABEL, False, spent, "the whole pool labelled: the reference"))
+        cells = [ABSENT, ABSENT, ABSENT, spread_words(full), clicks(facts.full_clicks), _ended(facts.reference)]
+        rows.append(Row(EVERY_LABEL, False, cells, "the whole pool labelled: the reference"))
     return rows
 
 

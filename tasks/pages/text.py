@@ -12,7 +12,7 @@ from rich.text import Text
 from cereals_core.curves import Point
 from tasks.pages.wording import clicks, number, share, signed
 
-MARKERS = "ox+*#@"
+MARKS = "ox+*#@"
 PLOT_COLUMNS, PLOT_ROWS = 72, 16
 WIDE = 10_000
 
@@ -78,7 +78,7 @@ def plot(series: Mapping[str, Sequence[Point]]) -> str:
     if not everything:
         return ""
     grid = _Grid(everything)
-    marked = list(zip(itertools.cycle(MARKERS), finite.items(), strict=False))
+    marked = list(zip(itertools.cycle(MARKS), finite.items(), strict=False))
     for mark, (_, points) in reversed(marked):
         grid.draw(points, mark)
     return grid.text() + "   ".join(f"{mark} {name}" for mark, (name, _) in marked) + "\n"

@@ -4,7 +4,6 @@ import math
 import re
 from collections.abc import Sequence
 
-from cereals_core.curves import Point
 from cereals_core.evaluation import cost_agreement
 from tasks.pages.facts import CostSample, QueryFacts, RoundFacts, query_agreement
 
@@ -71,13 +70,14 @@ def plural(count: int, word: str) -> str:
     return f"{count:,} {word}" + ("" if count == 1 else "s")
 
 
-def gained(points: Sequence[Point]) -> str:
+def gained(facts: RoundFacts) -> str:
     """`, up 0.021 on round 2`; empty in the first round or where a mIoU is missing."""
-    if len(points) < 2 or not math.isfinite(gain := points[-1].miou - points[-2].miou):
+    if not math.isfinite(facts.gain):
         return ""
-    if round(gain, 3) == 0:
-        return f", as in round {points[-2].round}"
-    return f", {'up' if gain > 0 else 'down'} {abs(gain):.3f} on round {points[-2].round}"
+    before = facts.points[-2].round
+    if round(facts.gain, 3) == 0:
+        return f", as in round {before}"
+    return f", {'up' if facts.gain > 0 else 'down'} {abs(facts.gain):.3f} on round {before}"
 
 
 def campaign_title(campaign: str, upper_bound: bool) -> str:
@@ -118,7 +118,7 @@ def sentences(facts: RoundFacts) -> list[str]:
     trained = (
         f"Trained on {clicks(point.clicks)} clicks ({share(point.pixels, facts.pool_pixels)} of the pool's pixels, "
         f"{facts.images_touched:,} of {plural(facts.pool_images, 'image')}), "
-        f"the model reaches mIoU {number(point.miou)}{gained(facts.points)}."
+        f"the model reaches mIoU {number(point.miou)}{gained(facts)}."
     )
     return [
         each for each in (trained, _asked(facts), _stopped(facts), UPPER_BOUND if facts.upper_bound else "") if each
@@ -194,7 +194,7 @@ def true_costs(queries: Sequence[QueryFacts]) -> list[tuple[str, str]]:
     ]
 
 
-def where(query: QueryFacts) -> str:
+def place_of(query: QueryFacts) -> str:
     """`y 120, x 240, 128 x 128 px`."""
     box = query.box
     return f"y {box.y}, x {box.x}, {box.height} x {box.width} px"
@@ -217,4 +217,4 @@ def caption(facts: RoundFacts, name: str) -> str:
         return f"Mean predicted against mean true clicks, in groups by prediction, of round {facts.point.round}"
     query = facts.queries[int(name.removeprefix("region-")) - 1]
     shown = f"{facts.unit.capitalize()} {name.removeprefix('region-')}"
-    return f"{shown}: {query.image_id}, {where(query)}; {clicks_of(query)}"
+    return f"{shown}: {query.image_id}, {place_of(query)}; {clicks_of(query)}"

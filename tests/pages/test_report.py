@@ -49,8 +49,8 @@ def test_the_headline_says_what_happened() -> None:
         (wording.clicks(math.nan), "-"),
         (wording.signed(-0.0031), "-0.003"),
         (wording.share(1, 0), "-"),
-        (wording.gained([Point(0, 0.3, 1, 1), Point(1, 0.2, 2, 2)]), ", down 0.100 on round 0"),
-        (wording.gained([Point(0, 0.3, 1, 1), Point(1, 0.3, 2, 2)]), ", as in round 0"),
+        (wording.gained(facts(points=[Point(0, 0.3, 1, 1), Point(1, 0.2, 2, 2)])), ", down 0.100 on round 0"),
+        (wording.gained(facts(points=[Point(0, 0.3, 1, 1), Point(1, 0.3, 2, 2)])), ", as in round 0"),
     ],
 )
 def test_numbers_in_words(shown: str, expected: str) -> None:
