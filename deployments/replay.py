@@ -17,7 +17,7 @@ SUMS = ("information", "predicted_clicks")
 
 
 def replay_table(made: Iterable[Reselection]) -> str:
-    """One line a variant, below the line of what was asked."""
+    """Set a table of variants, below the line of what was asked."""
     made = list(made)
     asked = made[0].asked
     first = ["(as asked)", str(len(asked)), *[""] * 3, *(_sum(asked, name) for name in SUMS), "", ""]
@@ -25,7 +25,7 @@ def replay_table(made: Iterable[Reselection]) -> str:
 
 
 def replay_changes(each: Reselection, most: int = 10) -> str:
-    """The best regions that a variant would ask for in place of others, line by line."""
+    """List the best `most` regions that a variant would ask for anew, and the best `most` that it would drop."""
     lines = [f"{each.variant.name}: {len(each.new)} new, {len(each.dropped)} dropped"]
     for sign, queries in (("+", each.new), ("-", each.dropped)):
         lines += [f"  {sign} {_region(query)}" for query in queries[:most]]
@@ -34,7 +34,7 @@ def replay_changes(each: Reselection, most: int = 10) -> str:
 
 
 def write_queries(made: Iterable[Reselection], file: Path) -> None:
-    """All queries of all variants as Parquet, with the variant's name in the first column."""
+    """Write all queries of all variants as Parquet, with the variant's name in the first column."""
     schema = QUERIES.schema.insert(0, pa.field("variant", pa.string()))
     rows = [{"variant": each.variant.name, **query} for each in made for query in each.queries]
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), file)

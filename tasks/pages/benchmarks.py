@@ -19,7 +19,7 @@ LEGEND = (
 
 @dataclass(frozen=True)
 class Machine:
-    """Where was measured: peak in float32 operations a second, memory and disk (cold) in bytes a second."""
+    """A measured machine: peak in float32 operations a second, memory and disk (cold) in bytes a second."""
 
     name: str
     processor: str
@@ -44,14 +44,14 @@ class Measured:
 
 
 def write(file: Path, machine: Machine, rows: Sequence[Measured]) -> None:
-    """Keep what was measured."""
+    """Write a machine and its rows to a JSON file; folders are made as needed."""
     content = {"machine": asdict(machine), "rows": [asdict(row) for row in rows]}
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def read(file: Path) -> tuple[Machine, list[Measured]]:
-    """What `write` has kept; DataError when it is something else."""
+    """Read a file of `write`; DataError when it is something else."""
     try:
         content = json.loads(file.read_text())
         return Machine(**content["machine"]), [Measured(**row) for row in content["rows"]]
@@ -60,19 +60,19 @@ def read(file: Path) -> tuple[Machine, list[Measured]]:
 
 
 def benchmark_text(machine: Machine, rows: Sequence[Measured]) -> str:
-    """The table for the terminal, under what is said of the machine."""
+    """Write the table for the terminal, below the line that describes the machine and above the LEGEND."""
     return f"{described(machine)}\n\n{table(list(HEADER), [_cells(row) for row in rows])}\n\n{LEGEND}"
 
 
 def benchmark_markdown(machine: Machine, rows: Sequence[Measured]) -> str:
-    """The same as a page."""
+    """Write the same as a Markdown page."""
     lines = ["| " + " | ".join(cells) + " |" for cells in (HEADER, *map(_cells, rows))]
     lines.insert(1, "|---" * 2 + "|--:" * (len(HEADER) - 2) + "|")
     return f"# {machine.name}\n\n{described(machine)}\n\n" + "\n".join(lines) + f"\n\n{LEGEND}\n"
 
 
 def described(machine: Machine) -> str:
-    """The machine in a line."""
+    """Describe a machine in a line."""
     return (
         f"{machine.name}: {machine.processor}, {machine.cores} cores, PyTorch {machine.torch}, {machine.day}; "
         f"{machine.peak_flops / 1e9:.0f} GFLOP/s, memory {machine.memory_bytes_s / 1e9:.1f} GB/s, "

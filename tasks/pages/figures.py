@@ -23,7 +23,7 @@ from tasks.pages.facts import CostSample, RegionView, RoundFacts
 from tasks.pages.wording import PREDICTOR_NAMES, campaign_title, clicks, clicks_of, place_of
 
 MAX_PNG_BYTES = 150_000
-"""What a picture may weigh: pages carry several, and Prefect refuses to load pages of many megabytes."""
+"""The most bytes of a picture: pages carry several, and Prefect refuses to load pages of many megabytes."""
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's colours, which colour-blind readers can tell apart."""
 MARKERS = "os^Dv<>"
@@ -234,7 +234,10 @@ def tidy(axes: Axes) -> None:
 
 
 def png_of(figure: Figure, view: RegionView | None = None) -> bytes:
-    """Encode with a palette; the photograph of `view` gets as few of its colours as keep the file in MAX_PNG_BYTES."""
+    """Encode a figure as PNG with a palette.
+
+    The photograph of `view` gets as few of its colours as keep the file in MAX_PNG_BYTES.
+    """
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     picture = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())

@@ -5,12 +5,12 @@ from urllib.parse import quote, urlsplit
 
 
 def data_uri(png: bytes) -> str:
-    """A PNG file inside the page itself."""
+    """Return the address of a PNG file that holds it whole, so that a page carries its pictures."""
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
 def web_link(address: str | None) -> str | None:
-    """The address with unsafe characters quoted if it is one of http or https, or a path from the page's own host.
+    """Return an address of http or https, or a path from the page's own host, with unsafe characters quoted.
 
     None for any other. A path starts with one slash; with two it would name a host.
     """

@@ -30,7 +30,7 @@ from tasks.pages.wording import (
 
 CLASSES_ABREAST = 3
 MAX_PAGE_CHARS = 1_500_000
-"""What a page may weigh: Prefect's interface takes longer and longer to open it, and in the end never does."""
+"""The most characters of a page: Prefect's interface takes longer and longer to open it, and in the end never does."""
 
 
 def round_markdown(facts: RoundFacts, pictures: Mapping[str, bytes]) -> str:
@@ -139,7 +139,7 @@ def _class_table(class_iou: Mapping[str, float]) -> str:
 def markdown_table(
     header: Sequence[str], rows: Sequence[Sequence[str]], widths: Mapping[str, int] | None = None
 ) -> str:
-    """A table with these columns; cells are escaped, the header is not.
+    """Write a table with the columns of `header`; cells are escaped, the header is not.
 
     `widths`: characters after which cells of a column are broken. Prefect's interface breaks none by itself, and hides
     what of a table is wider than its page until it is scrolled.
@@ -157,5 +157,5 @@ def _cell(text: str, width: int | None) -> str:
 
 
 def escape(text: str) -> str:
-    """Text that Markdown shows as it is: no tag, link, table cell or emphasis of its own, in one line."""
+    """Escape text so that Markdown shows it as it is: no tag, link, table cell or emphasis of its own, in one line."""
     return re.sub(r"([\\`*_\[\]|~#$])", r"\\\1", html.escape(" ".join(text.split()), quote=False))

@@ -9,7 +9,7 @@ STANDING_HEADER = ("", "this round", "so far", "limit", "used")
 
 
 def standing_rows(facts: RoundFacts) -> list[list[str]]:
-    """Clicks, rounds, pixels and mIoU under STANDING_HEADER; a dash where no limit is set."""
+    """Return rows of clicks, rounds, pixels and mIoU under STANDING_HEADER; a dash where no limit is set."""
     best = max((point.miou for point in facts.points if math.isfinite(point.miou)), default=math.nan)
     pixels = facts.point.pixels + facts.asked_pixels
     budget, rounds, target = facts.budget_clicks, facts.rounds, facts.target_miou
@@ -34,7 +34,7 @@ def standing_rows(facts: RoundFacts) -> list[list[str]]:
 
 
 def budget_sentence(facts: RoundFacts) -> str:
-    """Whether the budget lasts for the rounds planned, at what a round has cost on average; empty if nobody can say."""
+    """Tell whether the budget lasts for the rounds planned, at the average cost of a round; empty if unknown."""
     if facts.stop_reason is not None:
         return _ended(facts)
     if facts.budget_clicks is None:

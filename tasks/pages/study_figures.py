@@ -24,7 +24,7 @@ UPPER_BOUND_DASH: LineStyleType = "--"
 
 
 class Look(NamedTuple):
-    """How a strategy is drawn; no two of 21 look the same, and upper bounds alone are dashed."""
+    """The look of a strategy; no two of 21 look the same, and upper bounds alone are dashed."""
 
     colour: str
     marker: str
@@ -32,7 +32,7 @@ class Look(NamedTuple):
 
 
 def look(index: int, upper_bound: bool) -> Look:
-    """The look of the strategy at place `index`: seven colours, then the same with other marks and line styles."""
+    """Return the look of strategy `index`: seven colours, then the same with other marks and line styles."""
     again, place = divmod(index, len(COLOURS))
     marker = MARKERS[(place + again) % len(MARKERS)]
     return Look(COLOURS[place], marker, UPPER_BOUND_DASH if upper_bound else DASHES[again % len(DASHES)])

@@ -54,7 +54,7 @@ def study_markdown(facts: StudyFacts) -> str:
 
 
 def study_text(facts: StudyFacts) -> str:
-    """Headline and table of strategies in TEXT_COLUMNS columns; long names are cut, upper bounds marked by a star."""
+    """Write headline and strategies in TEXT_COLUMNS columns; long names are cut, upper bounds marked by a star."""
     results = [arm_result(arm, facts) for arm in facts.arms]
     rows = strategy_rows(facts, results)
     lines = [[f"{row.name} *" if row.upper_bound else row.name, *row.cells] for row in rows]

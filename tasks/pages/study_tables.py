@@ -35,7 +35,7 @@ class Row(NamedTuple):
 
 
 def strategy_rows(facts: StudyFacts, results: Sequence[ArmResult]) -> list[Row]:
-    """Each strategy under STRATEGY_HEADER, and the full-label reference at the end if there is one."""
+    """Return a row for each strategy under STRATEGY_HEADER; the full-label reference is last if there is one."""
     rows = [Row(result.arm.name, result.arm.upper_bound, _cells(result), result.arm.definition) for result in results]
     full = spread(final_mious(facts.reference).values())
     if full.n:
@@ -60,7 +60,10 @@ def _ended(runs: Sequence[Run]) -> str:
 
 
 def paired_rows(facts: StudyFacts) -> list[Row]:
-    """Each strategy less the baseline: PAIRED_HEADER for the AUC, then for the final mIoU; none without a second."""
+    """Return a row for each strategy less the baseline: PAIRED_HEADER for the AUC, then for the final mIoU.
+
+    No rows without a baseline or a second strategy.
+    """
     baseline = facts.baseline
     found = [compare(arm, baseline, facts) for arm in facts.arms if baseline is not None and arm is not baseline]
     return [
@@ -75,7 +78,7 @@ def _paired_cells(found: Paired) -> list[str]:
 
 
 def run_rows(facts: StudyFacts) -> list[Row]:
-    """Each campaign under RUN_HEADER: its latest round, and when it reached the goal; none that has not started."""
+    """Return a row for each started campaign under RUN_HEADER: its latest round, and when it reached the goal."""
     return [
         Row(arm.name, arm.upper_bound, _run_cells(arm, run, facts))
         for arm in facts.arms
@@ -112,7 +115,7 @@ class ClassCell(NamedTuple):
 
 
 def class_table(facts: StudyFacts) -> dict[str, list[ClassCell]]:
-    """For each class a cell for each strategy, and one for the full-label reference if there is one.
+    """Return for each class a cell for each strategy, and one for the full-label reference if there is one.
 
     The shade is the difference from the baseline over FULL_SHADE_IOU, cut to [-1, 1]; 0 where one of both is missing.
     """

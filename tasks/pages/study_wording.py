@@ -38,7 +38,7 @@ CLASS_NOTE = (
 
 
 def headline(facts: StudyFacts, results: Sequence[ArmResult]) -> str:
-    """Which strategy reaches the goal first and at what share of the clicks, how sure that is, and what is still open.
+    """Tell which strategy reaches the goal first, at what share of the clicks, how sure that is, and what is open.
 
     Upper bounds are no strategies: they are named after the others. A strategy counts if all its seeds reach the goal.
     """
@@ -133,28 +133,31 @@ def _ended(facts: StudyFacts) -> tuple[int, int]:
 
 
 def description(facts: StudyFacts) -> str:
-    """`streets-study: 4 of 21 campaigns have ended`: one line in a list of pages."""
+    """Describe a study in one line of a list of pages: `streets-study: 4 of 21 campaigns have ended`."""
     ended, all_of_them = _ended(facts)
     return f"{facts.name}: {ended} of {all_of_them} campaigns have ended"
 
 
 def interval_words(found: Reach) -> str:
-    """` [16.0, 18.4]`, in per cent; empty where there is no interval."""
+    """Write an interval in per cent, after a blank: ` [16.0, 18.4]`; empty where there is none."""
     return f" [{100 * found.low:.1f}, {100 * found.high:.1f}]" if found.all_reached and found.seeds > 1 else ""
 
 
 def spread_words(found: Spread) -> str:
-    """`0.550 ± 0.004`, or the one value there is."""
+    """Write a mean with its standard deviation, `0.550 ± 0.004`, or the one value there is."""
     return number(found.mean) + (f" ± {number(found.std)}" if found.n > 1 else "")
 
 
 def p_value(value: float) -> str:
-    """`0.250`, `<0.001`; a dash for NaN."""
+    """Write a p value: `0.250`, `<0.001`; a dash for NaN."""
     return "<0.001" if value < 0.001 else number(value)
 
 
 def reach_words(found: Reach, runs: Sequence[Run]) -> str:
-    """`17.2 %`; `only 2 of 3`; `not reached`; or how it stands while one of `runs` still runs, `2 of 3 so far`."""
+    """Tell at what share the goal is reached, `17.2 %`, or in how many seeds, `only 2 of 3`; a dash if none has tried.
+
+    While one of `runs` still runs, `2 of 3 so far` and `not yet` stand for `only 2 of 3` and `not reached`.
+    """
     if not found.seeds:
         return ABSENT
     if found.all_reached:
@@ -167,7 +170,7 @@ def reach_words(found: Reach, runs: Sequence[Run]) -> str:
 
 
 def paired_note(facts: StudyFacts) -> str:
-    """How to read the differences from the baseline, and the least p value that so few pairs allow."""
+    """Tell how to read the differences from the baseline, and the least p value that so few pairs allow."""
     baseline = final_mious(facts.baseline.runs) if facts.baseline else {}
     others = [final_mious(arm.runs) for arm in facts.arms if arm is not facts.baseline]
     pairs = max((len(baseline.keys() & other.keys()) for other in others), default=0)
@@ -180,7 +183,7 @@ def paired_note(facts: StudyFacts) -> str:
 
 
 def noise_sentences(facts: StudyFacts) -> str:
-    """By how much results differ that should not: the same seed twice, and the full-label reference over seeds."""
+    """Tell by how much results differ that should not: of the same seed twice, and of the reference over seeds."""
     return " ".join([_repeat_sentence(facts), *_reference_sentence(facts)])
 
 

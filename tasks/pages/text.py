@@ -18,7 +18,7 @@ WIDE = 10_000
 
 
 def round_table(points: Sequence[Point], pool_pixels: int) -> str:
-    """One line a round: mIoU and its change, clicks, pixels and their share of the pool; the header alone if none."""
+    """Set a table of rounds: mIoU, its change, clicks, pixels and their share of the pool; the header alone if none."""
     rows = [
         [
             str(point.round),
@@ -51,7 +51,7 @@ def _cells(point: Point | None) -> list[str]:
 
 
 def table(header: list[str], rows: list[list[str]], first: JustifyMethod = "right", columns: int = WIDE) -> str:
-    """Set columns to the right, the first as told, which alone is cut where the table exceeds `columns` characters."""
+    """Set a table: columns to the right, the first as `first` says; it alone is cut to keep to `columns` characters."""
     return _plain(_table(header, rows, first), columns)
 
 
@@ -69,7 +69,7 @@ def _plain(shown: Table, columns: int = WIDE) -> str:
 
 
 def plot(series: Mapping[str, Sequence[Point]]) -> str:
-    """mIoU against clicks in 80 columns: a mark a round, dots between; empty if no mIoU is finite.
+    """Plot mIoU against clicks in 80 columns: a mark a round, dots between; empty if no mIoU is finite.
 
     Where two campaigns meet, the first named stays visible.
     """
@@ -107,7 +107,7 @@ class _Grid:
         self.cells[round((self.top - miou) / self.row_miou)][column] = mark
 
     def text(self) -> str:
-        """The lines, with mIoU at the left and clicks below."""
+        """Return the lines, with mIoU at the left and clicks below."""
         scale = [f"{self.top - row * self.row_miou:6.3f}" if row % 5 == 0 else "" for row in range(PLOT_ROWS)]
         lines = [f"{label:6} |{''.join(cells)}".rstrip() for label, cells in zip(scale, self.cells, strict=True)]
         right = clicks(self.right)

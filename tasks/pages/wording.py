@@ -8,14 +8,14 @@ from cereals_core.evaluation import cost_agreement
 from tasks.pages.facts import CostSample, QueryFacts, RoundFacts, query_agreement
 
 ABSENT = "-"
-"""What stands where there is no number."""
+"""The sign of a missing number."""
 UPPER_BOUND = "An upper bound, not a strategy: queries are chosen by the true clicks of the pool, unknown in practice."
-"""What is said of every campaign with `cost = "true"`, wherever its numbers are."""
+"""The sentence on every campaign with `cost = "true"`, wherever its numbers are."""
 AGREEMENT_NOTE = (
     "Queried is what this round asked for; random is drawn from the evaluation split, the same in every round. "
     "Baselines know the labels before the round: constant goes by pixels, edges by gradients in the image."
 )
-"""What the table of `agreement_rows` compares; bias and error are in clicks a region."""
+"""The note on the table of `agreement_rows`; bias and error are in clicks a region."""
 AGREEMENT_HEADER = ("sample", "predicted by", "number", "rank correlation", "bias", "mean absolute error", "sum ratio")
 WORDS = {
     "mIoU": "intersection over union of prediction and truth, mean over classes, on images kept for evaluation.",
@@ -25,32 +25,32 @@ WORDS = {
     "Score": "by which regions are ranked: information, fused with predicted clicks where cost counts.",
     "Peak memory": "the most that the process held during the stage, libraries included.",
 }
-"""What the words of a round's page mean."""
+"""The words of a round's page with their meanings."""
 PREDICTOR_NAMES = {"learned": "cost model", "constant": "constant", "edges": "edges"}
 
 
 def number(value: float, digits: int = 3) -> str:
-    """`0.412`; a dash for NaN."""
+    """Write a number with `digits` decimals: `0.412`; a dash for NaN."""
     return f"{value:.{digits}f}" if math.isfinite(value) else ABSENT
 
 
 def signed(value: float, digits: int = 3) -> str:
-    """`+0.021`, `-0.003`; a dash for NaN."""
+    """Write a number with its sign and `digits` decimals: `+0.021`, `-0.003`; a dash for NaN."""
     return f"{value:+.{digits}f}" if math.isfinite(value) else ABSENT
 
 
 def clicks(value: float) -> str:
-    """`1,234` or `12.5`: clicks to one decimal, since a traced vertex may count half; a dash for NaN."""
+    """Write clicks to one decimal, since a traced vertex may count half: `1,234`, `12.5`; a dash for NaN."""
     return f"{value:,.1f}".removesuffix(".0") if math.isfinite(value) else ABSENT
 
 
 def share(part: float, whole: float) -> str:
-    """`4.1 %`; a dash if the whole is 0."""
+    """Write a part as a share of the whole: `4.1 %`; a dash if the whole is 0."""
     return f"{100 * part / whole:.1f} %" if whole else ABSENT
 
 
 def duration(seconds: float) -> str:
-    """`4.2 s`, `3 min 05 s` or `2 h 05 min`."""
+    """Write a duration: `4.2 s`, `3 min 05 s` or `2 h 05 min`."""
     if seconds < 59.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -58,7 +58,7 @@ def duration(seconds: float) -> str:
 
 
 def size(count: int) -> str:
-    """`12 B`, `3.4 kB`, `5.6 MB`: decimal units."""
+    """Write bytes in decimal units: `12 B`, `3.4 kB`, `5.6 MB`."""
     if count < 1000:
         return f"{count} B"
     power = min(int(math.log10(count)) // 3, 4)
@@ -66,12 +66,12 @@ def size(count: int) -> str:
 
 
 def plural(count: int, word: str) -> str:
-    """`1 region`, `1,200 regions`."""
+    """Write a count with its noun: `1 region`, `1,200 regions`."""
     return f"{count:,} {word}" + ("" if count == 1 else "s")
 
 
 def gained(facts: RoundFacts) -> str:
-    """`, up 0.021 on round 2`; empty in the first round or where a mIoU is missing."""
+    """Tell the change of the mIoU: `, up 0.021 on round 2`; empty in the first round or where a mIoU is missing."""
     if not math.isfinite(facts.gain):
         return ""
     before = facts.points[-2].round
@@ -81,39 +81,39 @@ def gained(facts: RoundFacts) -> str:
 
 
 def campaign_title(campaign: str, upper_bound: bool) -> str:
-    """A campaign's name, marked if it is an upper bound."""
+    """Return a campaign's name, marked if it is an upper bound: `demo (upper bound)`."""
     return f"{campaign} (upper bound)" if upper_bound else campaign
 
 
 def stage_title(campaign: str, round_number: int | None, stage: str) -> str:
-    """`demo round 2 train-seg`, or `demo start pool` for stages before the first round."""
+    """Name a stage of a campaign: `demo round 2 train-seg`, or `demo start pool` before the first round."""
     return f"{campaign} {'start' if round_number is None else f'round {round_number}'} {stage}"
 
 
 def round_title(facts: RoundFacts) -> str:
-    """`demo, round 2 of 10`, an upper bound marked."""
+    """Name a round of a campaign, an upper bound marked: `demo, round 2 of 10`."""
     of = "" if facts.rounds is None else f" of {facts.rounds}"
     return f"{campaign_title(facts.campaign, facts.upper_bound)}, round {facts.point.round}{of}"
 
 
 def description(facts: RoundFacts) -> str:
-    """`demo, round 2 of 10: mIoU 0.412, 1,234 clicks so far`: one line in a list of pages."""
+    """Describe a round in one line of a list of pages: `demo, round 2 of 10: mIoU 0.412, 1,234 clicks so far`."""
     return f"{round_title(facts)}: mIoU {number(facts.point.miou)}, {clicks(facts.clicks_so_far)} clicks so far"
 
 
 def describes(text: str | None, facts: RoundFacts, round_number: int) -> bool:
-    """Whether a text is what `description` says of another round of the same campaign."""
+    """Tell whether `text` is what `description` says of round `round_number` of the same campaign."""
     title = f"{campaign_title(facts.campaign, facts.upper_bound)}, round {round_number}"
     return re.match(rf"{re.escape(title)}\b", text or "") is not None
 
 
 def headline(facts: RoundFacts) -> str:
-    """What happened in the round: trained on what, the mIoU now, what was asked and what it cost."""
+    """Tell what happened in the round: trained on what, the mIoU now, what was asked and what it cost."""
     return " ".join(sentences(facts))
 
 
 def sentences(facts: RoundFacts) -> list[str]:
-    """The sentences of the headline."""
+    """Return the sentences of the headline."""
     point = facts.point
     trained = (
         f"Trained on {clicks(point.clicks)} clicks ({share(point.pixels, facts.pool_pixels)} of the pool's pixels, "
@@ -142,7 +142,7 @@ def _stopped(facts: RoundFacts) -> str:
 
 
 def choice_sentence(facts: RoundFacts, shown: int) -> str:
-    """By what the round chose, and which of it the page shows."""
+    """Tell by what the round chose, and how many of its queries the page shows."""
     best = f"The first {'' if shown == 1 else f'{shown} '}of {plural(len(facts.queries), facts.unit)}"
     teaches = any(math.isfinite(query.information) for query in facts.queries)
     costs = facts.upper_bound or any(math.isfinite(query.predicted_clicks) for query in facts.queries)
@@ -154,7 +154,7 @@ def choice_sentence(facts: RoundFacts, shown: int) -> str:
 
 
 def cost_sentence(facts: RoundFacts) -> str:
-    """How the predicted clicks of a round compare with the true ones."""
+    """Compare the predicted clicks of a round with the true ones."""
     agreement = query_agreement(facts.queries)
     if agreement is None:
         return "No clicks were predicted in this round."
@@ -167,7 +167,7 @@ def cost_sentence(facts: RoundFacts) -> str:
 
 
 def agreement_rows(samples: Sequence[CostSample]) -> list[list[str]]:
-    """How the cost model and both baselines agree with the true clicks, a row each under AGREEMENT_HEADER."""
+    """Compare the cost model and both baselines with the true clicks, a row each under AGREEMENT_HEADER."""
     agreements = [
         (sample.name, PREDICTOR_NAMES[predictor], cost_agreement(predicted, sample.true))
         for sample in samples
@@ -183,7 +183,7 @@ def agreement_rows(samples: Sequence[CostSample]) -> list[list[str]]:
 
 
 def true_costs(queries: Sequence[QueryFacts]) -> list[tuple[str, str]]:
-    """The three counts of true clicks of a round, each with its name: c_p, c_p + c_i, c_p + c_i + c_c."""
+    """Return the three counts of a round's true clicks, each with its name: c_p, c_p + c_i, c_p + c_i + c_c."""
     vertices = sum(query.vertices for query in queries)
     crossings = sum(query.crossings for query in queries)
     components = sum(query.components for query in queries)
@@ -195,20 +195,20 @@ def true_costs(queries: Sequence[QueryFacts]) -> list[tuple[str, str]]:
 
 
 def place_of(query: QueryFacts) -> str:
-    """`y 120, x 240, 128 x 128 px`."""
+    """Write the place and size of a query in its image: `y 120, x 240, 128 x 128 px`."""
     box = query.box
     return f"y {box.y}, x {box.x}, {box.height} x {box.width} px"
 
 
 def clicks_of(query: QueryFacts) -> str:
-    """`predicted 12.5 clicks, true 14`, or the true ones alone."""
+    """Write the clicks of a query: `predicted 12.5 clicks, true 14`, or the true ones alone."""
     if math.isfinite(query.predicted_clicks):
         return f"predicted {clicks(query.predicted_clicks)} clicks, true {clicks(query.vertices)}"
     return f"true {clicks(query.vertices)} clicks"
 
 
 def caption(facts: RoundFacts, name: str) -> str:
-    """What the picture `name` of a round shows, for alternative texts; names are those of `figures.round_pictures`."""
+    """Tell what the picture `name` of a round shows, for alternative texts; names as by `figures.round_pictures`."""
     if name == "curve":
         return f"mIoU against clicks and labelled pixels up to round {facts.point.round}"
     if name == "cost":

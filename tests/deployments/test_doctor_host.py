@@ -46,8 +46,8 @@ def versions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tested: str, **the
 
     (tmp_path / "constraints.txt").write_text(f"# tested together\n{tested}\n")
     with monkeypatch.context() as patch:
-        patch.setattr(doctor, "CONSTRAINTS", tmp_path / "constraints.txt")
-        patch.setattr(doctor, "TESTED_PYTHON", sys.version_info[:2])
+        patch.setattr(doctor_host, "CONSTRAINTS", tmp_path / "constraints.txt")
+        patch.setattr(doctor_host, "TESTED_PYTHON", sys.version_info[:2])
         patch.setattr(doctor_host.metadata, "version", version)
         return of_host("versions")
 
