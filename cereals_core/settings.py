@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_val
 
 from cereals_core.grid import STRIDE_PX
 from cereals_core.location import Location, open_location
-from cereals_core.models.families import NETWORKS
+from cereals_core.networks import NETWORKS
 from cereals_core.strategies import DROPOUT_MEASURES, STRATEGIES, Cost, Fusion, Information, Unit
 
 

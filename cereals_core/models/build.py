@@ -5,8 +5,8 @@ from importlib import import_module
 import torch
 
 from cereals_core.models.base import Network
-from cereals_core.models.families import NETWORKS
 from cereals_core.models.fcn8s import FCN8s
+from cereals_core.networks import NETWORKS
 from cereals_core.settings import Model
 
 

@@ -21,9 +21,9 @@ from cereals_core.grid import map_shape
 from cereals_core.information import MEASURES
 from cereals_core.models.build import build_cost_network, build_network
 from cereals_core.models.dropout import draw_masks
-from cereals_core.models.families import NETWORKS
 from cereals_core.models.fcn8s import FCN8s
 from cereals_core.models.torchvision_models import ARCHITECTURES, TorchvisionError, TorchvisionNetwork
+from cereals_core.networks import NETWORKS
 from cereals_core.prediction import Predictor
 from cereals_core.seeding import rng
 from cereals_core.settings import Model, Training
