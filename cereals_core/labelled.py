@@ -1,5 +1,6 @@
-"""What is labelled in one image: areas from the ledger's boxes, labels and clicks from the oracle's answers."""
+"""What is labelled in one image: areas from the ledger's boxes, training targets from the oracle's answers."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 
 import numpy as np
@@ -17,19 +18,18 @@ def labelled_cells(boxes: Iterable[Box], height: int, width: int) -> np.ndarray:
     """
     cells = np.zeros(map_shape(height, width), dtype=bool)
     for box in boxes:
-        _cover(cells, box, height, width)
+        _check_on_grid(box, height, width)
+        if cells[box.cell_slices].any():
+            raise _overlap(box)
+        cells[box.cell_slices] = True
     return cells
 
 
-def _cover(cells: np.ndarray, box: Box, height: int, width: int) -> None:
-    """Mark the cells of a box, none of which may be marked before."""
-    _check_on_grid(box, height, width)
-    if cells[box.cell_slices].any():
-        raise DataError(
-            f"{box} overlaps another labelled region of its image; regions never overlap, so the ledger or the "
-            "answers were changed or hold a region twice: restore them, or remove their folder to make them again"
-        )
-    cells[box.cell_slices] = True
+def _overlap(box: Box) -> DataError:
+    return DataError(
+        f"{box} overlaps another labelled region of its image; regions never overlap, so the ledger or the "
+        "answers were changed or hold a region twice: restore them, or remove their folder to make them again"
+    )
 
 
 def _check_on_grid(box: Box, height: int, width: int) -> None:
@@ -53,32 +53,71 @@ def is_fully_labelled(boxes: Iterable[Box], height: int, width: int) -> bool:
     return bool(labelled_cells(boxes, height, width).all())
 
 
-class LabelledImage:
-    """All that is labelled of one image of `height` x `width` pixels, at map resolution, added answer by answer.
+class Target(ABC):
+    """What a network is to learn of one image of `height` x `width` pixels, added answer by answer.
 
-    Each is (ceil(H / 8), ceil(W / 8)): `labels` uint8, of the pixel at each cell's centre, VOID where that is void or
-    not labelled; `clicks` float32, in each cell, as `clicks.click_map` counts them; `labelled` bool, the cells that an
-    answer covers, void or not.
+    `cells` is (ceil(H / 8), ceil(W / 8)). Regions share no cell, so each answer is brought to map resolution alone.
     """
+
+    cells: np.ndarray
 
     def __init__(self, height: int, width: int) -> None:
         self.height, self.width = height, width
-        shape = map_shape(height, width)
-        self.labels = np.full(shape, VOID, np.uint8)
-        self.clicks, self.labelled = np.zeros(shape, np.float32), np.zeros(shape, bool)
+        self.boxes: list[Box] = []
 
     def add(self, box: Box, labels: np.ndarray, clicks: np.ndarray) -> None:
         """Add an answer: labels uint8 (box height, box width), clicks float32 (V, 3), rows (y, x, weight) in the image.
 
-        Raises DataError as `labelled_cells`, and for labels that are not of their box's size. Regions share no cell, so
-        that an answer can be brought to map resolution alone.
+        Raises DataError as `labelled_cells`, and for labels that are not of their box's size.
         """
         if labels.shape != (box.height, box.width):
             raise DataError(
                 f"{box} was answered with labels of shape {labels.shape}; expected one label a pixel of the box; "
                 "remove the answers' folder to ask again"
             )
-        _cover(self.labelled, box, self.height, self.width)
-        self.labels[box.cell_slices] = labels_at_stride(labels)
-        inside = clicks - np.array([box.y, box.x, 0], np.float32)
-        self.clicks[box.cell_slices] = click_map(inside, labels.shape)
+        _check_on_grid(box, self.height, self.width)
+        if any(box.intersection_pixels(other) for other in self.boxes):
+            raise _overlap(box)
+        self.boxes.append(box)
+        self.cells[box.cell_slices] = self._reduced(box, labels, clicks)
+
+    @abstractmethod
+    def _reduced(self, box: Box, labels: np.ndarray, clicks: np.ndarray) -> np.ndarray:
+        """Bring an answer to map resolution."""
+
+    @property
+    @abstractmethod
+    def teaches(self) -> bool:
+        """Whether a loss would count any of the cells."""
+
+
+class LabelTarget(Target):
+    """Labels: uint8, of the pixel at each cell's centre, VOID where that is void or not labelled."""
+
+    def __init__(self, height: int, width: int) -> None:
+        super().__init__(height, width)
+        self.cells = np.full(map_shape(height, width), VOID, np.uint8)
+
+    def _reduced(self, box: Box, labels: np.ndarray, clicks: np.ndarray) -> np.ndarray:
+        return labels_at_stride(labels)
+
+    @property
+    def teaches(self) -> bool:
+        """Whether any cell has a class."""
+        return bool((self.cells != VOID).any())
+
+
+class ClickTarget(Target):
+    """Clicks: float32, in each cell as `clicks.click_map` counts them, NaN where no answer covers it."""
+
+    def __init__(self, height: int, width: int) -> None:
+        super().__init__(height, width)
+        self.cells = np.full(map_shape(height, width), np.nan, np.float32)
+
+    def _reduced(self, box: Box, labels: np.ndarray, clicks: np.ndarray) -> np.ndarray:
+        return click_map(clicks - np.array([box.y, box.x, 0], np.float32), labels.shape)
+
+    @property
+    def teaches(self) -> bool:
+        """Whether any cell is answered."""
+        return bool(self.boxes)

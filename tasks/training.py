@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import IO, Any, cast
 from zipfile import BadZipFile, ZipFile
 
-import numpy as np
 import torch
 
 from cereals_core.errors import DataError, ProductError
-from cereals_core.grid import STRIDE_PX, VOID
-from cereals_core.labelled import LabelledImage
+from cereals_core.grid import STRIDE_PX
+from cereals_core.labelled import ClickTarget, LabelTarget, Target
 from cereals_core.location import is_on_disk
 from cereals_core.models.base import Network
 from cereals_core.models.build import build_cost_network, build_network
@@ -42,9 +41,8 @@ CHECKPOINT = "checkpoint.pt"
 CHECKPOINT_EVERY_S = 60.0
 HASH_BYTES = 32
 """Length of the SHA-256 that a checkpoint starts with."""
-Target = Callable[[LabelledImage], np.ndarray | None]
-LABELLED_CELL_BYTES = 10
-"""Labels, clicks and what is labelled of a cell, and its target."""
+TARGET_BYTES = 4
+"""Clicks of a cell; its label takes one."""
 
 
 def _takes(network: Callable[[Workload], Network], cost: bool) -> Takes:
@@ -61,7 +59,7 @@ def _takes(network: Callable[[Workload], Network], cost: bool) -> Takes:
         kept = 0 if pool_fits(load.pixels) else min(kept_at_most_bytes() + in_hand, IMAGE_BYTES * labelled_px)
         return Memory(
             tensors=training_bytes(made, *load.largest, batch_images),
-            arrays=kept + LABELLED_CELL_BYTES * labelled_px / STRIDE_PX**2,
+            arrays=kept + TARGET_BYTES * labelled_px / STRIDE_PX**2,
             checkpoint=4 * parameter_bytes(made),
         )
 
@@ -105,7 +103,7 @@ def train_seg(work: Work, pool: Product, ledger: Product, pretrained: Product | 
     _initialise(work, model)
     if pretrained is not None:
         load_pretrained(model, _weights(pretrained))
-    _train(work, model, segmentation_loss, _samples(work, pool, _labels))
+    _train(work, model, segmentation_loss, _samples(work, pool, LabelTarget))
 
 
 @stage(
@@ -125,7 +123,7 @@ def train_cost(work: Work, pool: Product, ledger: Product, model: Product) -> No
     segmentation = load_model(settings, len(pool.facts["class_names"]), model)
     if isinstance(segmentation, FCN8s):
         cost_model.copy_all_but_scores(segmentation)
-    _train(work, cost_model, cost_loss, _samples(work, pool, _clicks))
+    _train(work, cost_model, cost_loss, _samples(work, pool, ClickTarget))
 
 
 def load_model(settings: CampaignSettings, outputs: int, product: Product) -> Network:
@@ -163,24 +161,15 @@ def _initialise(work: Work, model: Network) -> None:
     model.initialise(torch.Generator().manual_seed(seed))
 
 
-def _labels(image: LabelledImage) -> np.ndarray | None:
-    return image.labels if (image.labels != VOID).any() else None
-
-
-def _clicks(image: LabelledImage) -> np.ndarray | None:
-    return np.where(image.labelled, image.clicks, np.float32(np.nan))
-
-
-def _samples(work: Work, pool: Product, target: Target) -> LabelledImages:
-    """Open every image that has a target, from all answers so far, in the order of the pool."""
+def _samples(work: Work, pool: Product, kind: type[Target]) -> LabelledImages:
+    """Open every image that teaches anything, from all answers so far, in the order of the pool."""
     sizes = {image.image_id: image.size for image in open_pool(work.campaign, pool).images}
-    labelled: dict[str, LabelledImage] = {}
+    made: dict[str, Target] = {}
     for image_id, box, labels, clicks in read_answers(work.campaign, work.number):
-        if image_id not in labelled:
-            labelled[image_id] = LabelledImage(*sizes[image_id])
-        labelled[image_id].add(box, labels, clicks)
-    made = {image_id: target(labelled[image_id]) for image_id in sizes if image_id in labelled}
-    targets = {image_id: array for image_id, array in made.items() if array is not None}
+        if image_id not in made:
+            made[image_id] = kind(*sizes[image_id])
+        made[image_id].add(box, labels, clicks)
+    targets = {image_id: made[image_id].cells for image_id in sizes if image_id in made and made[image_id].teaches}
     if not targets:
         raise DataError("nothing but void is labelled so far: enlarge acquisition.seed_images")
     return LabelledImages(pool_images(work.campaign.settings.data, pool), targets)

@@ -9,17 +9,19 @@ from strategies import images_with_boxes
 
 from cereals_core.errors import CerealsError
 from cereals_core.grid import VOID, Box
-from cereals_core.labelled import LabelledImage, is_fully_labelled, labelled_cells, labelled_pixels
+from cereals_core.labelled import ClickTarget, LabelTarget, Target, is_fully_labelled, labelled_cells, labelled_pixels
 
 NO_CLICKS = np.zeros((0, 3), np.float32)
 Answer = tuple[Box, np.ndarray, np.ndarray]
 
 
-def labelled_by(answers: Iterable[Answer], height: int, width: int) -> LabelledImage:
-    image = LabelledImage(height, width)
+def targets_of(answers: Iterable[Answer], height: int, width: int) -> tuple[Target, Target]:
+    """Labels and clicks."""
+    made = LabelTarget(height, width), ClickTarget(height, width)
     for answer in answers:
-        image.add(*answer)
-    return image
+        for target in made:
+            target.add(*answer)
+    return made
 
 
 def test_one_region_of_two_cells_by_two() -> None:
@@ -51,29 +53,37 @@ def test_overlapping_boxes_are_refused(second: Box) -> None:
         labelled_cells([first, second], 24, 24)
     answers = [(box, np.zeros((box.height, box.width), np.uint8), NO_CLICKS) for box in (first, second)]
     with pytest.raises(ValueError, match="overlaps another labelled region"):
-        labelled_by(answers, 24, 24)
+        targets_of(answers, 24, 24)
 
 
 def test_targets_of_one_answer() -> None:
     answer = np.full((8, 16), 3, np.uint8)
     answer[4, 12] = VOID
     clicks = np.array([[0, 8, 1], [7.9, 15.9, 0.5], [3, 16, 1]], np.float32)
-    image = labelled_by([(Box(0, 8, 8, 16), answer, clicks)], 16, 24)
-    assert image.labels.tolist() == [[VOID, 3, VOID], [VOID, VOID, VOID]]
-    assert image.clicks.tolist() == [[0, 1.5, 1], [0, 0, 0]]
-    assert image.labelled.tolist() == [[False, True, True], [False, False, False]]
+    labels, counted = targets_of([(Box(0, 8, 8, 16), answer, clicks)], 16, 24)
+    assert labels.cells.tolist() == [[VOID, 3, VOID], [VOID, VOID, VOID]]
+    np.testing.assert_array_equal(counted.cells, [[np.nan, 1.5, 1], [np.nan] * 3])
+    assert labels.teaches
+    assert counted.teaches
 
 
 def test_no_answer_leaves_all_void() -> None:
-    image = labelled_by([], 9, 9)
-    assert (image.labels == VOID).all()
-    assert not image.clicks.any()
-    assert not image.labelled.any()
+    labels, clicks = targets_of([], 9, 9)
+    assert (labels.cells == VOID).all()
+    assert np.isnan(clicks.cells).all()
+    assert not labels.teaches
+    assert not clicks.teaches
+
+
+def test_void_has_cost_clicks_and_teaches_no_class() -> None:
+    labels, clicks = targets_of([(Box(0, 0, 8, 8), np.full((8, 8), VOID, np.uint8), NO_CLICKS)], 16, 16)
+    assert (labels.teaches, clicks.teaches) == (False, True)
+    np.testing.assert_array_equal(clicks.cells, [[0, np.nan], [np.nan, np.nan]])
 
 
 def test_labels_of_another_size_are_refused() -> None:
     with pytest.raises(ValueError, match=r"answered with labels of shape \(8, 9\)"):
-        labelled_by([(Box(0, 0, 8, 8), np.zeros((8, 9), np.uint8), NO_CLICKS)], 16, 16)
+        targets_of([(Box(0, 0, 8, 8), np.zeros((8, 9), np.uint8), NO_CLICKS)], 16, 16)
 
 
 @given(images_with_boxes())
@@ -99,10 +109,9 @@ def test_targets_equal_those_of_the_truth_cut_to_the_boxes(drawn: tuple[int, int
         inside = np.all((vertices[:, :2] >= box[:2]) & (vertices[:, :2] < np.add(box[:2], box[2:])), axis=1)
         answers.append((box, truth[box.slices], vertices[inside]))
         asked.append(vertices[inside])
-    image = labelled_by(answers, height, width)
-    labels, clicks, labelled = image.labels, image.clicks, image.labelled
+    labels, clicks = (target.cells for target in targets_of(answers, height, width))
+    labelled = labelled_cells(boxes, height, width)
     np.testing.assert_array_equal(labels, naive.labels_at_stride(seen))
-    np.testing.assert_allclose(clicks, naive.click_map(np.concatenate(asked), height, width), atol=1e-5)
-    np.testing.assert_array_equal(labelled, labelled_cells(boxes, height, width))
-    assert (labels.dtype, clicks.dtype, labelled.dtype) == (np.uint8, np.float32, bool)
-    assert (labels[~labelled] == VOID).all()
+    counted = naive.click_map(np.concatenate(asked), height, width)
+    np.testing.assert_allclose(clicks, np.where(labelled, counted, np.nan), atol=1e-5)
+    assert (labels.dtype, clicks.dtype) == (np.uint8, np.float32)
