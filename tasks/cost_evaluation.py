@@ -6,7 +6,6 @@ be in practice, and cannot steer what is asked next.
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -24,8 +23,6 @@ from cereals_core.cost_baselines import (
 from cereals_core.datasets import open_truth
 from cereals_core.evaluation import cost_agreement
 from cereals_core.grid import Box
-from cereals_core.models.build import build_cost_network
-from cereals_core.models.footprint import outline, prediction_bytes
 from cereals_core.prediction import Predictor
 from cereals_core.seeding import rng
 from cereals_core.settings import Acquisition, CampaignSettings
@@ -36,7 +33,7 @@ from tasks.running.device import precision_of, prepare_device
 from tasks.running.images import pool_images
 from tasks.running.prefetch import prefetched
 from tasks.running.stage import stage
-from tasks.running.takes import IMAGE_BYTES, IMAGES_READ, TRUTH_BYTES, Memory, Takes, lower_pixels, smaller_network
+from tasks.running.takes import COST, IMAGE_BYTES, IMAGES_READ, TRUTH_BYTES, predicting
 from tasks.running.work import Work
 from tasks.store import tables
 from tasks.store.ledger import Ledger, box_of
@@ -57,12 +54,6 @@ def _images_compared(load: Workload, number: int) -> int:
     return min(regions, load.images) + min(load.eval_images, _most_drawn(load.wanted))
 
 
-def _memory(load: Workload) -> Memory:
-    network = outline(lambda: build_cost_network(load.settings.model), precision_of(load.settings.model))
-    bytes_a_pixel = IMAGES_READ * (IMAGE_BYTES + TRUTH_BYTES) + COMPARING_BYTES
-    return Memory(prediction_bytes(network, *load.largest), bytes_a_pixel * prod(load.largest))
-
-
 @stage(
     "evaluate-cost",
     version=1,
@@ -70,12 +61,7 @@ def _memory(load: Workload) -> Memory:
     gpu=True,
     wanted=lambda settings: settings.acquisition.cost == "learned",
     lasting=True,
-    takes=Takes(
-        units=_images_compared,
-        memory=_memory,
-        lighter=lambda settings: f"{smaller_network(settings.model, cost=True)}, or {lower_pixels(settings)}",
-        faster=lambda settings: smaller_network(settings.model, cost=True),
-    ),
+    takes=predicting(COST, _images_compared, IMAGES_READ * (IMAGE_BYTES + TRUTH_BYTES) + COMPARING_BYTES),
     note=lambda facts: (
         f"rank correlation {number(facts['spearman_queried'], 2)} queried, {number(facts['spearman_random'], 2)} random"
     ),

@@ -1,20 +1,15 @@
 """evaluate: mIoU on the evaluation split, beside what the labels have cost so far."""
 
-from math import prod
-
 import numpy as np
 
 from cereals_core.datasets import open_truth
 from cereals_core.evaluation import confusion, iou, mean_iou
-from cereals_core.models.build import build_network
-from cereals_core.models.footprint import outline, prediction_bytes
 from cereals_core.prediction import Predictor
-from cereals_core.workload import Workload
 from tasks.pages.wording import number
 from tasks.running.device import precision_of, prepare_device
 from tasks.running.prefetch import prefetched
 from tasks.running.stage import stage
-from tasks.running.takes import IMAGE_BYTES, IMAGES_READ, TRUTH_BYTES, Memory, Takes, lower_pixels, smaller_network
+from tasks.running.takes import IMAGE_BYTES, IMAGES_READ, SEGMENTATION, TRUTH_BYTES, predicting
 from tasks.running.work import Work
 from tasks.store import tables
 from tasks.store.ledger import Ledger
@@ -25,12 +20,6 @@ COMPARING_BYTES = 32
 """What comparing one segmentation with its truth holds for each pixel: four int64 arrays at most."""
 
 
-def _memory(load: Workload) -> Memory:
-    network = outline(lambda: build_network(load.settings.model, load.classes), precision_of(load.settings.model))
-    bytes_a_pixel = IMAGES_READ * (IMAGE_BYTES + TRUTH_BYTES) + COMPARING_BYTES
-    return Memory(prediction_bytes(network, *load.largest, upsampled=True), bytes_a_pixel * prod(load.largest))
-
-
 @stage(
     "evaluate",
     version=1,
@@ -38,11 +27,11 @@ def _memory(load: Workload) -> Memory:
     gpu=True,
     asks=False,
     lasting=True,
-    takes=Takes(
-        units=lambda load, number: load.eval_images,
-        memory=_memory,
-        lighter=lambda settings: f"{smaller_network(settings.model)}, or {lower_pixels(settings)}",
-        faster=lambda settings: smaller_network(settings.model),
+    takes=predicting(
+        SEGMENTATION,
+        lambda load, number: load.eval_images,
+        IMAGES_READ * (IMAGE_BYTES + TRUTH_BYTES) + COMPARING_BYTES,
+        upsampled=True,
     ),
     note=lambda facts: f"mIoU {number(facts['miou'], 4)}",
 )

@@ -7,7 +7,7 @@ serves the upper bound of a study, `acquisition.cost = "true"`, which is no stra
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, islice
 from math import prod
@@ -23,27 +23,16 @@ from cereals_core.errors import ProductError
 from cereals_core.grid import map_shape
 from cereals_core.information import MEASURES, SAMPLED_MEASURES, quantise
 from cereals_core.models.base import Network
-from cereals_core.models.build import build_cost_network, build_network
-from cereals_core.models.footprint import outline, prediction_bytes
 from cereals_core.prediction import Predictor
 from cereals_core.seeding import rng
+from cereals_core.settings import CampaignSettings
 from cereals_core.truth import Truth
-from cereals_core.workload import Workload
 from tasks.pages.wording import plural
 from tasks.running.device import fetched, precision_of, prepare_device
 from tasks.running.images import pool_images
 from tasks.running.prefetch import prefetched
 from tasks.running.stage import stage
-from tasks.running.takes import (
-    IMAGE_BYTES,
-    IMAGES_READ,
-    TRUTH_BYTES,
-    Memory,
-    Takes,
-    lower,
-    lower_pixels,
-    smaller_network,
-)
+from tasks.running.takes import COST, IMAGES_READ, SEGMENTATION, TRUTH_BYTES, Memory, Takes, mapping
 from tasks.running.work import Work
 from tasks.running.workers import kept
 from tasks.store.layout import MAPS
@@ -77,14 +66,10 @@ SHARDS_A_CALL = 4
 """Shards that a worker gets at a time at most, so that it can read the next one's images while it computes."""
 
 
-def _memory(network: Callable[[Workload], Network]) -> Callable[[Workload], Memory]:
-    def memory(load: Workload) -> Memory:
-        batch_images, image_px = load.wanted.batch_images, prod(load.largest)
-        made = outline(lambda: network(load), precision_of(load.settings.model))
-        read = IMAGE_BYTES * image_px * (IMAGES_READ + 2 * batch_images)
-        return Memory(prediction_bytes(made, *load.largest, batch_images), read + SHARD_CELL_BYTES * load.shard_cells)
-
-    return memory
+def _faster(settings: CampaignSettings) -> str:
+    samples = settings.acquisition.dropout_samples
+    sampled = settings.acquisition.needs_dropout
+    return f"lower acquisition.dropout_samples = {samples}" if sampled else SEGMENTATION.smaller(settings)
 
 
 def _note(facts: Mapping[str, Any]) -> str:
@@ -105,17 +90,7 @@ def _note(facts: Mapping[str, Any]) -> str:
     gpu=True,
     where="shards",
     wanted=lambda settings: settings.acquisition.information != "random",
-    takes=Takes(
-        units=lambda load, number: load.unlabelled_images(number),
-        memory=_memory(lambda load: build_network(load.settings.model, load.classes)),
-        disk_bytes=lambda load, number: load.map_bytes,
-        lighter=lambda settings: f"{smaller_network(settings.model)}, or {lower_pixels(settings)}",
-        faster=lambda settings: (
-            lower(acquisition__dropout_samples=settings.acquisition.dropout_samples)
-            if settings.acquisition.needs_dropout
-            else smaller_network(settings.model)
-        ),
-    ),
+    takes=replace(mapping(SEGMENTATION, SHARD_CELL_BYTES), faster=_faster),
     note=_note,
 )
 def info_map(work: Work, pool: Product, ledger: Product, model: Product) -> None:
@@ -147,13 +122,7 @@ def _information(work: Work, inputs: Inputs) -> tuple[Reader, Mapper]:
     gpu=True,
     where="shards",
     wanted=lambda settings: settings.acquisition.cost == "learned",
-    takes=Takes(
-        units=lambda load, number: load.unlabelled_images(number),
-        memory=_memory(lambda load: build_cost_network(load.settings.model)),
-        disk_bytes=lambda load, number: load.map_bytes,
-        lighter=lambda settings: f"{smaller_network(settings.model, cost=True)}, or {lower_pixels(settings)}",
-        faster=lambda settings: smaller_network(settings.model, cost=True),
-    ),
+    takes=mapping(COST, SHARD_CELL_BYTES),
     note=_note,
 )
 def cost_map(work: Work, pool: Product, ledger: Product, model: Product) -> None:

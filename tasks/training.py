@@ -4,7 +4,6 @@ import hashlib
 import time
 from collections.abc import Callable, Mapping
 from io import BytesIO
-from math import prod
 from pathlib import Path
 from typing import IO, Any, cast
 from zipfile import BadZipFile, ZipFile
@@ -12,23 +11,20 @@ from zipfile import BadZipFile, ZipFile
 import torch
 
 from cereals_core.errors import DataError, ProductError
-from cereals_core.grid import STRIDE_PX
 from cereals_core.labelled import ClickTarget, LabelTarget, Target
 from cereals_core.location import is_on_disk
 from cereals_core.models.base import Network
 from cereals_core.models.build import build_cost_network, build_network
 from cereals_core.models.fcn8s import FCN8s
-from cereals_core.models.footprint import outline, parameter_bytes, training_bytes
 from cereals_core.models.pretrained import load_pretrained
 from cereals_core.seeding import rng
 from cereals_core.settings import CampaignSettings
 from cereals_core.training import Loss, Trainer, cost_loss, segmentation_loss
-from cereals_core.workload import Workload
 from tasks.pages.wording import plural
 from tasks.running.device import precision_of, prepare_device
-from tasks.running.images import KEPT_SHARE, LabelledImages, kept_at_most_bytes, pool_fits, pool_images
+from tasks.running.images import KEPT_SHARE, LabelledImages, pool_images
 from tasks.running.stage import stage
-from tasks.running.takes import IMAGE_BYTES, IMAGES_READ, Memory, Takes, lower, lower_pixels, smaller_network
+from tasks.running.takes import COST, SEGMENTATION, training
 from tasks.running.work import Work
 from tasks.store import tables
 from tasks.store.answers import read_answers
@@ -41,41 +37,6 @@ CHECKPOINT = "checkpoint.pt"
 CHECKPOINT_EVERY_S = 60.0
 HASH_BYTES = 32
 """Length of the SHA-256 that a checkpoint starts with."""
-TARGET_BYTES = 4
-"""Clicks of a cell; its label takes one."""
-
-
-def _takes(network: Callable[[Workload], Network], cost: bool) -> Takes:
-    """Say what a training takes: memory is that of the last round, whose images are the most."""
-
-    def outline_of(load: Workload) -> Network:
-        return outline(lambda: network(load), precision_of(load.settings.model))
-
-    def memory(load: Workload) -> Memory:
-        training, images = load.settings.training, load.labelled_images(load.rounds)
-        batch_images, made = min(training.batch_images, images), outline_of(load)
-        in_hand = IMAGE_BYTES * (IMAGES_READ + batch_images - 1) * prod(load.largest)
-        labelled_px = images * load.mean_px
-        kept = 0 if pool_fits(load.pixels) else min(kept_at_most_bytes() + in_hand, IMAGE_BYTES * labelled_px)
-        return Memory(
-            tensors=training_bytes(made, *load.largest, batch_images),
-            arrays=kept + TARGET_BYTES * labelled_px / STRIDE_PX**2,
-            checkpoint=4 * parameter_bytes(made),
-        )
-
-    def lighter(settings: CampaignSettings) -> str:
-        if settings.training.batch_images > 1:
-            return lower(training__batch_images=settings.training.batch_images)
-        return f"{smaller_network(settings.model, cost)}, or {lower_pixels(settings)}"
-
-    return Takes(
-        "step",
-        lambda load, number: load.steps(number),
-        memory,
-        lambda load, number: parameter_bytes(outline_of(load)),
-        lighter,
-        faster=lambda settings: lower(training__max_steps=settings.training.max_steps),
-    )
 
 
 def _note(unit: str) -> Callable[[Mapping[str, Any]], str]:
@@ -94,7 +55,7 @@ _DEPENDS_ON = ("seed", "data", "model", "training")
     depends_on=_DEPENDS_ON,
     gpu=True,
     asks=False,
-    takes=_takes(lambda load: build_network(load.settings.model, load.classes), cost=False),
+    takes=training(SEGMENTATION),
     note=_note("nats"),
 )
 def train_seg(work: Work, pool: Product, ledger: Product, pretrained: Product | None = None) -> None:
@@ -112,7 +73,7 @@ def train_seg(work: Work, pool: Product, ledger: Product, pretrained: Product | 
     depends_on=_DEPENDS_ON,
     gpu=True,
     wanted=lambda settings: settings.acquisition.cost == "learned",
-    takes=_takes(lambda load: build_cost_network(load.settings.model), cost=True),
+    takes=training(COST),
     note=_note("clicks²"),
 )
 def train_cost(work: Work, pool: Product, ledger: Product, model: Product) -> None:

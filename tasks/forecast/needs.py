@@ -16,7 +16,7 @@ from tasks.pages.wording import plural, size
 from tasks.running.images import pool_fits
 from tasks.running.memory import available_bytes, resident_bytes
 from tasks.running.stage import Stage
-from tasks.running.takes import IMAGE_BYTES, lower_pixels
+from tasks.running.takes import IMAGE_BYTES, fewer_pixels
 from tasks.stages import FIRST, runs_of
 from tasks.store.history import finished_rounds
 from tasks.store.layout import Campaign
@@ -122,7 +122,7 @@ def shortages(settings: CampaignSettings, needs: Sequence[StageNeed], room: Room
         yield (
             f"the rounds to come need {size(needed)} of disk, most of it for {worst.stage.name} "
             f"({size(worst.disk_bytes)}), and {size(room.disk_bytes)} are free; lower stop.rounds = "
-            f"{settings.stop.rounds} or {lower_pixels(settings)}, let `cereals gc` remove the maps of past rounds, or "
+            f"{settings.stop.rounds} or {fewer_pixels(settings)}, let `cereals gc` remove the maps of past rounds, or "
             "set folder to a larger disk"
         )
 

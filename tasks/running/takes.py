@@ -2,15 +2,25 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
+from typing import NamedTuple
 
-from cereals_core.settings import CampaignSettings, Model, SyntheticData
+from cereals_core.grid import STRIDE_PX
+from cereals_core.models.base import Network
+from cereals_core.models.build import build_cost_network, build_network
+from cereals_core.models.footprint import outline, parameter_bytes, prediction_bytes, training_bytes
+from cereals_core.settings import CampaignSettings, SyntheticData
 from cereals_core.workload import Workload
+from tasks.running.device import precision_of
+from tasks.running.images import kept_at_most_bytes, pool_fits
 from tasks.running.prefetch import AHEAD
 
 IMAGES_READ = AHEAD + 2
 """Images in memory at a time where they are read ahead: those waiting or being decoded, and those in hand."""
-IMAGE_BYTES, TRUTH_BYTES = 3, 2
-"""Bytes of a pixel of an image, and of its labels and clicks."""
+IMAGE_BYTES, TRUTH_BYTES, TARGET_BYTES = 3, 2, 4
+"""Bytes of a pixel of an image, of its labels and clicks, and of a cell of a training's target."""
+Count = Callable[[Workload, int], int]
+"""Counts what a round has of something, at most."""
 
 
 @dataclass(frozen=True)
@@ -30,16 +40,16 @@ class Memory:
 class Takes:
     """What a stage takes at most; what comes before the first round counts as round 0.
 
-    `units(workload, round)`: how many of `unit` it works through.
-    `disk_bytes(workload, round)`: what it leaves. `lighter(settings)` and `faster(settings)`: what to change for less
-    memory, and for less time; empty if nothing would help.
+    `units(workload, round)`: how many of `unit` it works through. `disk_bytes(workload, round)`: what it leaves.
+    `lighter(settings)` and `faster(settings)`: what to change for less memory, and for less time; empty if nothing
+    would help.
     """
 
     unit: str = "image"
-    units: Callable[[Workload, int], int] = lambda load, number: load.images
+    units: Count = lambda load, number: load.images
     memory: Callable[[Workload], Memory] = lambda load: Memory()
     disk_bytes: Callable[[Workload, int], float] = lambda load, number: 0.0
-    lighter: Callable[[CampaignSettings], str] = lambda settings: lower_pixels(settings)
+    lighter: Callable[[CampaignSettings], str] = lambda settings: fewer_pixels(settings)
     faster: Callable[[CampaignSettings], str] = lambda settings: ""
 
 
@@ -47,23 +57,91 @@ NOTHING = Takes()
 """A stage that goes over the pool and holds nothing of it."""
 
 
-def lower(**settings: object) -> str:
-    """Write the advice to lower a setting, given as section__key=value."""
-    return " or ".join(f"lower {key.replace('__', '.')} = {value:,}" for key, value in settings.items())
+class Kind(NamedTuple):
+    """One of the two networks: how it is built, and how to make it smaller."""
+
+    build: Callable[[Workload], Network]
+    smaller: Callable[[CampaignSettings], str]
+
+    def outline(self, load: Workload) -> Network:
+        """Build it without memory for its weights."""
+        return outline(lambda: self.build(load), precision_of(load.settings.model))
+
+    def lighter(self, settings: CampaignSettings) -> str:
+        """Write the advice for less memory."""
+        return f"{self.smaller(settings)}, or {fewer_pixels(settings)}"
 
 
-def smaller_network(model: Model, cost: bool = False) -> str:
-    """Write the advice to take a smaller network; the cost network is always FCN8s."""
-    if cost or model.name == "fcn8s":
-        return f"lower model.width = {model.width:g}"
-    return f'take a smaller model.name than "{model.name}"'
+SEGMENTATION = Kind(
+    lambda load: build_network(load.settings.model, load.classes),
+    lambda settings: (
+        narrower(settings)
+        if settings.model.name == "fcn8s"
+        else f'take a smaller model.name than "{settings.model.name}"'
+    ),
+)
+COST = Kind(lambda load: build_cost_network(load.settings.model), lambda settings: narrower(settings))
 
 
-def lower_pixels(settings: CampaignSettings) -> str:
+def narrower(settings: CampaignSettings) -> str:
+    """Write the advice to take a narrower FCN8s."""
+    return f"lower model.width = {settings.model.width:g}"
+
+
+def fewer_pixels(settings: CampaignSettings) -> str:
     """Write the advice to read smaller images."""
     data = settings.data
-    return (
-        f"lower data.height = {data.height}"
-        if isinstance(data, SyntheticData)
-        else f"lower data.scale = {data.scale:g}"
+    key = f"height = {data.height}" if isinstance(data, SyntheticData) else f"scale = {data.scale:g}"
+    return f"lower data.{key}"
+
+
+def predicting(kind: Kind, units: Count, bytes_a_pixel: float, upsampled: bool = False) -> Takes:
+    """Return what one pass over each image takes, beside arrays of so many bytes for each of its pixels."""
+
+    def memory(load: Workload) -> Memory:
+        tensors = prediction_bytes(kind.outline(load), *load.largest, upsampled=upsampled)
+        return Memory(tensors, bytes_a_pixel * prod(load.largest))
+
+    return Takes(units=units, memory=memory, lighter=kind.lighter, faster=kind.smaller)
+
+
+def mapping(kind: Kind, bytes_a_cell: float) -> Takes:
+    """Return what maps of the images with anything left to ask for take, in batches, and so much a cell of a shard."""
+
+    def memory(load: Workload) -> Memory:
+        batch_images, pixels = load.wanted.batch_images, prod(load.largest)
+        read = IMAGE_BYTES * pixels * (IMAGES_READ + 2 * batch_images)
+        tensors = prediction_bytes(kind.outline(load), *load.largest, batch_images)
+        return Memory(tensors, read + bytes_a_cell * load.shard_cells)
+
+    units, disk = (lambda load, number: load.unlabelled_images(number)), (lambda load, number: load.map_bytes)
+    return Takes("image", units, memory, disk, kind.lighter, kind.smaller)
+
+
+def training(kind: Kind) -> Takes:
+    """Return what a training takes; its memory is that of the last round, whose images are the most."""
+
+    def memory(load: Workload) -> Memory:
+        images, network = load.labelled_images(load.rounds), kind.outline(load)
+        batch_images = min(load.settings.training.batch_images, images)
+        in_hand = IMAGE_BYTES * (IMAGES_READ + batch_images - 1) * prod(load.largest)
+        labelled_px = images * load.mean_px
+        kept = 0 if pool_fits(load.pixels) else min(kept_at_most_bytes() + in_hand, IMAGE_BYTES * labelled_px)
+        return Memory(
+            tensors=training_bytes(network, *load.largest, batch_images),
+            arrays=kept + TARGET_BYTES * labelled_px / STRIDE_PX**2,
+            checkpoint=4 * parameter_bytes(network),
+        )
+
+    def lighter(settings: CampaignSettings) -> str:
+        batch_images = settings.training.batch_images
+        return f"lower training.batch_images = {batch_images}" if batch_images > 1 else kind.lighter(settings)
+
+    return Takes(
+        "step",
+        lambda load, number: load.steps(number),
+        memory,
+        lambda load, number: parameter_bytes(kind.outline(load)),
+        lighter,
+        faster=lambda settings: f"lower training.max_steps = {settings.training.max_steps:,}",
     )

@@ -12,10 +12,9 @@ from cereals_core.models.build import build_network
 from cereals_core.models.footprint import outline, parameter_bytes, prediction_bytes, training_bytes
 from cereals_core.settings import CampaignSettings, Model
 from cereals_core.workload import Size, Workload
-from tasks import training
 from tasks.forecast import needs as needs_module
 from tasks.forecast.needs import Room, StageNeed, needs_of, refuse_unaffordable, shortages
-from tasks.running import images
+from tasks.running import images, takes
 from tasks.store.history import product_of, products_made
 from tasks.store.layout import Campaign
 from tasks.training import train_seg
@@ -84,7 +83,7 @@ def test_images_that_are_kept_are_projected_as_they_are_kept(
         needs = needs_of(load_of(small, [(600, 1000)] * 10))
         return next(need for need in needs if need.stage is train_seg).memory_bytes
 
-    monkeypatch.setattr(training, "IMAGES_READ", 0)
+    monkeypatch.setattr(takes, "IMAGES_READ", 0)
     monkeypatch.setattr(needs_module, "resident_bytes", lambda: 0)
     ten_images = 10 * 3 * 600 * 1000
     half, all_of_them, more = (needed(share * ten_images / images.KEPT_SHARE) for share in (0.5, 1, 100))
