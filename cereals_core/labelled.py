@@ -43,11 +43,6 @@ def _check_on_grid(box: Box, height: int, width: int) -> None:
             )
 
 
-def labelled_pixels(boxes: Iterable[Box]) -> int:
-    """Area in pixels of boxes that do not overlap."""
-    return sum(box.pixels for box in boxes)
-
-
 def is_fully_labelled(boxes: Iterable[Box], height: int, width: int) -> bool:
     """Whether the boxes cover every pixel of an image of `height` x `width` pixels; errors as in `labelled_cells`."""
     return bool(labelled_cells(boxes, height, width).all())

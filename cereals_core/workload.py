@@ -7,10 +7,12 @@ before `stop.rounds`.
 from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import islice
 from math import ceil, prod
 
 from cereals_core.acquisition import Budget, round_budget
-from cereals_core.grid import map_shape
+from cereals_core.errors import SettingsError
+from cereals_core.grid import candidate_shape, map_shape
 from cereals_core.settings import CampaignSettings
 
 Size = tuple[int, int]
@@ -109,3 +111,20 @@ class Workload:
             count * prod(side // self.wanted.window_px for side in size) for size, count in self.counts.items()
         )
         return min(fitting, self.queries)
+
+    def refuse_impossible(self) -> None:
+        """Raise SettingsError when the pool cannot serve what the settings ask for."""
+        wanted = self.wanted
+        if wanted.seed_images != "all" and wanted.seed_images > self.images:
+            raise SettingsError(
+                f"acquisition.seed_images = {wanted.seed_images}: the pool has {self.images} images; "
+                "lower it to so many at most, or enlarge the pool"
+            )
+        window_px = wanted.window_px
+        if wanted.unit == "region" and not any(all(candidate_shape(*size, window_px)) for size in self.counts):
+            sizes = ", ".join(f"{height}x{width}" for height, width in islice(self.counts, 5))
+            raise SettingsError(
+                f"acquisition.window_px = {window_px}: fits into no image of the pool (height x width {sizes}); "
+                "lower it"
+            )
+        self.budget  # noqa: B018  (raises as well)

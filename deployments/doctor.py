@@ -4,7 +4,6 @@ A check is a row of a table: a function that yields findings. One that fails its
 """
 
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -17,16 +16,15 @@ from distributed import Client
 from cereals_core.datasets import open_images
 from cereals_core.errors import CerealsError
 from cereals_core.settings_files import is_study, read_settings, read_study
+from cereals_core.workload import Workload
 from deployments.doctor_host import ANSWER_S, HOST_CHECKS, Finding, Findings
 from tasks.pages.wording import plural, size
-from tasks.pool import SPLITS
+from tasks.pool import SPLITS, workload_of
 from tasks.running.lock import holder_of
 from tasks.running.opening import open_campaign
-from tasks.store import tables
 from tasks.store.history import kept_or_pruned, manifests
 from tasks.store.layout import Campaign, Study
-from tasks.store.pool import group_name
-from tasks.store.products import Product, find_product
+from tasks.store.products import find_product
 from tasks.store.storage import refuse_unreachable
 
 
@@ -124,28 +122,29 @@ def _resources(subject: Subject) -> Findings:
 
     first = subject.campaigns[0]
     problems: dict[str, None] = {}
-    with tempfile.TemporaryDirectory() as scratch:
-        pool = find_product(first.stage("pool", None)) or _pool_like_its_first_image(first, Path(scratch))
-        for campaign in subject.campaigns:
-            if campaign.settings.seed == first.settings.seed:
-                there = next(each for each in (campaign.folder, *campaign.folder.parents) if each.exists())
-                problems.update(dict.fromkeys(lacking_for(replace(campaign, folder=there), pool)))
+    pool = find_product(first.stage("pool", None))
+    for campaign in subject.campaigns:
+        if campaign.settings.seed == first.settings.seed:
+            there = next(each for each in (campaign.folder, *campaign.folder.parents) if each.exists())
+            load = (
+                workload_of(replace(first, settings=campaign.settings), pool)
+                if pool
+                else _like_its_first_image(campaign)
+            )
+            problems.update(dict.fromkeys(lacking_for(replace(campaign, folder=there), load)))
     for problem in problems:
         yield Finding("fail", problem)
     if not problems:
-        yield Finding("ok", "memory and disk will do" + ("" if pool.digest else ", if all images are like the first"))
+        yield Finding("ok", "memory and disk will do" + ("" if pool else ", if all images are like the first"))
 
 
-def _pool_like_its_first_image(campaign: Campaign, folder: Path) -> Product:
-    """A pool in which every image is as large as the first: what can be said before all have been read."""
-    source = open_images(campaign.settings.data, "pool")
+def _like_its_first_image(campaign: Campaign) -> Workload:
+    """The work on a pool in which every image is as large as the first: what can be said before all have been read."""
+    data = campaign.settings.data
+    source, evaluated = open_images(data, "pool"), open_images(data, "eval")
     height, width, _ = source.image(source.image_ids[0]).shape
-    shape = {"height": height, "width": width, "group": group_name(height, width)}
-    rows = [{"image_id": name, **shape, "row": row} for row, name in enumerate(source.image_ids)]
-    tables.POOL.write(folder, rows)
-    eval_images = len(open_images(campaign.settings.data, "eval").image_ids)
-    facts = {"class_names": list(source.class_names), "eval_images": eval_images}
-    return Product(folder, "", "", "pool", 0.0, 0, facts=facts)
+    sizes = [(height, width)] * len(source.image_ids)
+    return Workload(campaign.settings, sizes, len(evaluated.image_ids), len(source.class_names))
 
 
 def _compute(subject: Subject) -> Findings:

@@ -5,28 +5,24 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import pyarrow as pa
-
 from cereals_core.datasets import open_images
 from cereals_core.location import is_on_disk
 from cereals_core.settings import CampaignSettings
 from cereals_core.settings_files import read_settings
-from cereals_core.workload import Size, Workload
+from cereals_core.workload import Workload
 from flows.trial import run_quietly
 from tasks.forecast.needs import Room, StageNeed, disk_bytes, needs_of, room_for, shortages, uses_cuda
 from tasks.forecast.times import Paces, StageTime, advice, times, to_come
 from tasks.forecast.trial import look_at_images, try_out
 from tasks.pages.plan import PlanFacts, StagePlan
 from tasks.pages.wording import plural
-from tasks.pool import refuse_impossible
 from tasks.running.device import cpu_threads
 from tasks.running.opening import open_campaign
 from tasks.running.stage import Stage
-from tasks.store import tables
 from tasks.store.history import finished_rounds, has_ended, products_made
 from tasks.store.layout import Campaign
-from tasks.store.pool import Pool, group_name, open_pool
-from tasks.store.products import Product, find_product
+from tasks.store.pool import open_pool
+from tasks.store.products import find_product
 
 BUSY = 0.5
 """Load of a core before anything is measured, from which on measured times depend on what others do."""
@@ -44,11 +40,13 @@ class _Plan:
         self.finished = len(finished_rounds(campaign))
         self.left = to_come(campaign, self.finished)
         pool = find_product(campaign.stage("pool", None))
-        self.images = look_at_images(self.settings, _sizes_in(campaign, pool) if pool else None)
-        refuse_impossible(self.settings, _pool_of(self.images.sizes, self.settings.compute.shard_images))
+        self.images = look_at_images(
+            self.settings, {each.image_id: each.size for each in open_pool(campaign, pool).images} if pool else None
+        )
         classes = len(open_images(self.settings.data, "pool").class_names)
         eval_images = len(open_images(self.settings.data, "eval").image_ids)
         self.work = Workload(self.here, self.images.sizes, eval_images, classes)
+        self.work.refuse_impossible()
         self.needs = {need.stage.name: need for need in needs_of(self.work, self.finished)}
         self.room, self.on_device = room_for(campaign), uses_cuda(self.here)
 
@@ -123,21 +121,6 @@ def _here(settings: CampaignSettings) -> CampaignSettings:
         return settings
     compute = settings.compute.model_copy(update={"cluster": "none", "device": "auto"})
     return settings.model_copy(update={"compute": compute})
-
-
-def _sizes_in(campaign: Campaign, pool: Product) -> dict[str, Size]:
-    return {image.image_id: image.size for image in open_pool(campaign, pool).images}
-
-
-def _pool_of(sizes: Sequence[Size], shard_images: int) -> Pool:
-    columns = {
-        "image_id": [str(index) for index in range(len(sizes))],
-        "height": [height for height, _ in sizes],
-        "width": [width for _, width in sizes],
-        "group": [group_name(*size) for size in sizes],
-        "row": range(len(sizes)),
-    }
-    return Pool(tables.POOL.of(pa.table(columns)), shard_images)
 
 
 def _fits(needs: Iterable[StageNeed], room: Room) -> bool:

@@ -15,7 +15,7 @@ from cereals_core.seeding import rng
 from cereals_core.settings import Acquisition
 from cereals_core.workload import Workload
 from tasks.pages.wording import clicks, plural
-from tasks.pool import refuse_impossible
+from tasks.pool import workload_of
 from tasks.running.prefetch import prefetched
 from tasks.running.stage import stage
 from tasks.running.takes import IMAGES_READ, TRUTH_BYTES, Memory, Takes
@@ -61,7 +61,7 @@ def seed_set(work: Work, pool: Product) -> None:
     """Label images drawn uniformly, in full."""
     settings = work.campaign.settings
     images = open_pool(work.campaign, pool)
-    refuse_impossible(settings, images)
+    workload_of(work.campaign, pool).refuse_impossible()
     wanted, pool_images = settings.acquisition.seed_images, len(images.images)
     count = pool_images if wanted == "all" else wanted
     chosen = rng(settings.seed, "seed-set").choice(pool_images, count, replace=False)

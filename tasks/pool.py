@@ -8,15 +8,17 @@ from typing import Literal
 
 from cereals_core.datasets import open_truth
 from cereals_core.datasets.check import ImageInfo, check
-from cereals_core.errors import DataError, SettingsError
-from cereals_core.grid import candidate_shape
+from cereals_core.errors import DataError
 from cereals_core.settings import CampaignSettings
+from cereals_core.workload import Workload
 from tasks.running.device import cpu_threads
 from tasks.running.stage import stage
 from tasks.running.takes import Takes
 from tasks.running.work import Work
 from tasks.store import tables
-from tasks.store.pool import Pool, group_name
+from tasks.store.layout import Campaign
+from tasks.store.pool import group_name, open_pool
+from tasks.store.products import Product
 from tasks.telling.progress import Advance, track
 
 SPLITS: tuple[Literal["pool"], Literal["eval"]] = ("pool", "eval")
@@ -68,19 +70,7 @@ def check_pool(work: Work) -> None:
     )
 
 
-def refuse_impossible(settings: CampaignSettings, pool: Pool) -> None:
-    """Raise SettingsError when the pool cannot serve what the settings ask for."""
-    wanted = settings.acquisition
-    if wanted.seed_images != "all" and wanted.seed_images > len(pool.images):
-        raise SettingsError(
-            f"acquisition.seed_images = {wanted.seed_images}: the pool has {len(pool.images)} images; "
-            "lower it to so many at most, or enlarge the pool"
-        )
-    window_px = wanted.window_px
-    fits = any(all(candidate_shape(shard.height, shard.width, window_px)) for shard in pool.shards())
-    if wanted.unit == "region" and not fits:
-        sizes = ", ".join(list(pool.groups)[:5])
-        raise SettingsError(
-            f"acquisition.window_px = {window_px}: fits into no image of the pool (height x width {sizes}); lower it"
-        )
-    pool.budget(wanted)
+def workload_of(campaign: Campaign, pool: Product) -> Workload:
+    """Return the work of a campaign on the pool that a pool product lists."""
+    sizes = [image.size for image in open_pool(campaign, pool).images]
+    return Workload(campaign.settings, sizes, pool.facts["eval_images"], len(pool.facts["class_names"]))

@@ -13,6 +13,7 @@ from cereals_core.location import is_on_disk
 from cereals_core.settings import CampaignSettings
 from cereals_core.workload import Workload
 from tasks.pages.wording import plural, size
+from tasks.pool import workload_of
 from tasks.running.images import pool_fits
 from tasks.running.memory import available_bytes, resident_bytes
 from tasks.running.stage import Stage
@@ -20,7 +21,6 @@ from tasks.running.takes import IMAGE_BYTES, fewer_pixels
 from tasks.stages import FIRST, runs_of
 from tasks.store.history import finished_rounds
 from tasks.store.layout import Campaign
-from tasks.store.pool import open_pool
 from tasks.store.products import Product
 
 LIBRARIES_BYTES = 40 << 20
@@ -132,17 +132,14 @@ def disk_bytes(needs: Sequence[StageNeed]) -> int:
     return sum(need.disk_bytes for need in needs) + max(need.passing_bytes for need in needs)
 
 
-def lacking_for(campaign: Campaign, pool: Product) -> list[str]:
+def lacking_for(campaign: Campaign, load: Workload) -> list[str]:
     """List what a campaign's rounds to come lack on this machine, each with its remedy."""
-    settings, facts = campaign.settings, pool.facts
-    sizes = [image.size for image in open_pool(campaign, pool).images]
-    load = Workload(settings, sizes, facts["eval_images"], len(facts["class_names"]))
-    return list(shortages(settings, needs_of(load, len(finished_rounds(campaign))), room_for(campaign)))
+    return list(shortages(load.settings, needs_of(load, len(finished_rounds(campaign))), room_for(campaign)))
 
 
 def refuse_unaffordable(campaign: Campaign, pool: Product) -> None:
-    """ResourcesError when the rounds to come need more memory or disk than there is."""
-    lacking = lacking_for(campaign, pool)
+    """Raise ResourcesError when the rounds to come need more memory or disk than there is."""
+    lacking = lacking_for(campaign, workload_of(campaign, pool))
     if lacking:
         listed = "".join(f"\n  {each}" for each in lacking)
         raise ResourcesError(

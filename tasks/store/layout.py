@@ -87,8 +87,3 @@ class Study(Place):
     def parents(self) -> list[Path]:
         """Folders that its products lie in."""
         return [self.shared]
-
-    @property
-    def results_file(self) -> Path:
-        """Every point of every curve."""
-        return self.folder / "results.parquet"

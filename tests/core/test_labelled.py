@@ -9,7 +9,7 @@ from strategies import images_with_boxes
 
 from cereals_core.errors import CerealsError
 from cereals_core.grid import VOID, Box
-from cereals_core.labelled import ClickTarget, LabelTarget, Target, is_fully_labelled, labelled_cells, labelled_pixels
+from cereals_core.labelled import ClickTarget, LabelTarget, Target, is_fully_labelled, labelled_cells
 
 NO_CLICKS = np.zeros((0, 3), np.float32)
 Answer = tuple[Box, np.ndarray, np.ndarray]
@@ -27,7 +27,6 @@ def targets_of(answers: Iterable[Answer], height: int, width: int) -> tuple[Targ
 def test_one_region_of_two_cells_by_two() -> None:
     cells = labelled_cells([Box(0, 8, 16, 16)], 24, 28)
     assert cells.astype(int).tolist() == [[0, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 0]]
-    assert labelled_pixels([Box(0, 8, 16, 16), Box(16, 0, 8, 8)]) == 320
 
 
 def test_a_whole_image_covers_its_partial_cells() -> None:
@@ -92,7 +91,6 @@ def test_labelled_cells_equal_the_loop(image: tuple[int, int, list[Box]]) -> Non
     pixels = {(box.y + i, box.x + j) for box in boxes for i in range(box.height) for j in range(box.width)}
     cells = labelled_cells(boxes, height, width)
     assert {(int(y), int(x)) for y, x in np.argwhere(cells)} == {(y // 8, x // 8) for y, x in pixels}
-    assert labelled_pixels(boxes) == len(pixels)
     assert is_fully_labelled(boxes, height, width) == (len(pixels) == height * width)
 
 

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_campaign import small_settings
 
+from cereals_core.errors import CerealsError
 from cereals_core.grid import candidate_shape
 from cereals_core.suppression import suppress
 from cereals_core.workload import Workload
@@ -79,3 +80,23 @@ def test_steps_of_ten_images_in_two_rounds() -> None:
     load = Workload(batches, [(60, 100)] * 10, eval_images=3, classes=5)
     assert [load.steps(number) for number in (0, 1)] == [12, 12]  # of 2 images, of 4 + 4 + 2
     assert load.unlabelled_images(1) == 8  # the seed set has left the pool; regions leave the rest of their images
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"seed_images": 4}, r"acquisition\.seed_images = 4: the pool has 3 images; lower it to so many at most, or"),
+        ({"window_px": 48}, r"acquisition\.window_px = 48: fits into no .* \(height x width 32x40, 24x40\); lower it"),
+        ({"images_per_round": 0.4}, r"images_per_round = 0\.4 is a budget of 469 pixels a round, less than one query"),
+    ],
+)
+def test_what_the_pool_cannot_serve_is_refused(values: dict[str, object], expected: str) -> None:
+    def load(**acquisition: object) -> Workload:
+        sizes = [(32, 40), (24, 40), (32, 40)]
+        return Workload(small_settings(Path("campaign"), **acquisition), sizes, eval_images=3, classes=2)
+
+    load().refuse_impossible()
+    load(seed_images=3, window_px=32).refuse_impossible()
+    with pytest.raises(ValueError, match=expected) as got:
+        load(**values).refuse_impossible()
+    assert isinstance(got.value, CerealsError)

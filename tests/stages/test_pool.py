@@ -1,20 +1,19 @@
 import json
-from typing import Any
 
 import numpy as np
 import pytest
 
-from cereals_core.errors import CerealsError, DataError
+from cereals_core.errors import DataError
 from cereals_core.settings import CampaignSettings
 from cereals_core.settings_files import parse_settings
 from cereals_core.truth import Truth
 from tasks import pool
-from tasks.pool import check_pool, refuse_impossible
+from tasks.pool import check_pool, workload_of
 from tasks.running.opening import open_campaign
 from tasks.running.work import Work
 from tasks.store import tables
 from tasks.store.layout import Campaign
-from tasks.store.pool import Pool, open_pool
+from tasks.store.pool import open_pool
 from tasks.store.products import Product
 
 
@@ -52,9 +51,8 @@ def checked(campaign: Campaign, monkeypatch: pytest.MonkeyPatch, broken: bool) -
     return work
 
 
-def pool_of(work: Work) -> Pool:
-    product = Product(work.folder, "digest", "fingerprint", "pool", elapsed_s=0, total_bytes=0)
-    return open_pool(work.campaign, product)
+def product_of(work: Work) -> Product:
+    return Product(work.folder, "digest", "fingerprint", "pool", elapsed_s=0, total_bytes=0, facts=work.facts)
 
 
 def test_the_pool_lists_images_by_size(small: CampaignSettings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,9 +67,11 @@ def test_the_pool_lists_images_by_size(small: CampaignSettings, monkeypatch: pyt
     told = {"images": 3, "pixels": 3520, "eval_images": 3, "class_names": ["road", "car"]}
     assert work.facts == told | {"units": 6, "units_s": work.facts["units_s"]}
     assert json.loads(json.dumps(work.facts)) == work.facts
-    pool = pool_of(work)
+    pool = open_pool(work.campaign, product_of(work))
     assert pool.shard_images == small.compute.shard_images
     assert [[image.image_id for image in shard.images] for shard in pool.shards()] == [["a", "c"], ["b"]]
+    load = workload_of(work.campaign, product_of(work))
+    assert (load.images, load.pixels, load.eval_images, load.classes) == (3, 3520, 3, 2)
 
 
 def test_all_problems_of_both_splits_are_listed(small: CampaignSettings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,22 +82,3 @@ def test_all_problems_of_both_splits_are_listed(small: CampaignSettings, monkeyp
     assert problems[: len(problems) // 2] == problems[len(problems) // 2 :]
     assert "b.png: not an image; replace it" in problems
     assert any(problem.startswith("c: image of 32 x 40 but truth of 32 x 41 px") for problem in problems)
-
-
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
-        ({"seed_images": 4}, r"acquisition\.seed_images = 4: the pool has 3 images; lower it to so many at most, or"),
-        ({"window_px": 48}, r"acquisition\.window_px = 48: fits into no .* \(height x width 32x40, 24x40\); lower it"),
-        ({"images_per_round": 0.4}, r"images_per_round = 0\.4 is a budget of 469 pixels a round, less than one query"),
-    ],
-)
-def test_what_the_pool_cannot_serve_is_refused(
-    small: CampaignSettings, monkeypatch: pytest.MonkeyPatch, values: dict[str, Any], expected: str
-) -> None:
-    pool = pool_of(checked(open_campaign(small), monkeypatch, broken=False))
-    refuse_impossible(small, pool)
-    refuse_impossible(changed(small, "acquisition", seed_images=3, window_px=32), pool)
-    with pytest.raises(ValueError, match=expected) as got:
-        refuse_impossible(changed(small, "acquisition", **values), pool)
-    assert isinstance(got.value, CerealsError)
