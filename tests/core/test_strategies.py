@@ -6,11 +6,11 @@ from checkout import ROOT
 from cereals_core.settings import Acquisition
 from cereals_core.strategies import STRATEGIES
 
-README = ROOT / "README.md"
+PAGE = ROOT / "docs" / "strategies.md"
 
 
-def test_the_readme_has_a_line_for_every_strategy_with_its_definition_and_source() -> None:
-    rows = re.findall(r"^\| `([a-z0-9-]+)` \| ([^|]+) \| ([^|]+) \|$", README.read_text(), flags=re.MULTILINE)
+def test_the_page_has_a_line_for_every_strategy_with_its_definition_and_source() -> None:
+    rows = re.findall(r"^\| `([a-z0-9-]+)` \| ([^|]+) \| ([^|]+) \|$", PAGE.read_text(), flags=re.MULTILINE)
     listed = {name: (definition, source) for name, definition, source in rows if name in STRATEGIES}
     assert listed == {name: (each.definition, each.source) for name, each in STRATEGIES.items()}
 
