@@ -85,7 +85,7 @@ def try_out(load: Workload, run: Callable[[Campaign], None]) -> Paces:
 def _trial(settings: CampaignSettings, folder: Path, images: int, steps: int) -> Campaign:
     """Make a small campaign, in one process: so many images of either split, trainings of so many steps."""
     data, wanted, rounds = settings.data, settings.acquisition, 2 if settings.training.method == "cropping" else 1
-    part = max(images // 3, 1)
+    part = max(images // 10, 1)  # few, so that steps are many beside the images that they read first
     changed = {
         "folder": str(folder),
         "data": data.model_copy(
