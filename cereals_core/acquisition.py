@@ -9,9 +9,10 @@ import numpy as np
 
 from cereals_core.errors import SettingsError
 from cereals_core.settings import Acquisition
+from cereals_core.shapes import Float32, Int64, Shaped
 
-Proposals = dict[str, np.ndarray]
-"""Columns of equal length (n,): `score` float32, never NaN; `y`, `x` integer, the region's position; `image_rank`
+Proposals = dict[str, Shaped[np.ndarray, "n"]]
+"""Columns: `score` float32, never NaN; `y`, `x` integer, the region's position; `image_rank`
 integer, the place of its image's id among all ids of the pool in sorted order; `spend` float64, what it takes from the
 budget, at least 1."""
 
@@ -64,8 +65,8 @@ class Cutoff:
         self.k, self.least = k, -np.inf
         self._best, self._known, self._lock = np.empty(0, np.float32), set[Hashable](), threading.Lock()
 
-    def add(self, origin: Hashable, scores: np.ndarray) -> None:
-        """Take note of the proposals of `origin`, float32 (n,), never NaN; those of one origin count once."""
+    def add(self, origin: Hashable, scores: Float32[np.ndarray, "n"]) -> None:
+        """Take note of the scores of the proposals of `origin`, never NaN; those of one origin count once."""
         with self._lock:
             if origin in self._known:
                 return
@@ -77,10 +78,10 @@ class Cutoff:
                 self.least = float(self._best[0])
 
 
-def top_k(proposals: Proposals, k: int) -> np.ndarray:
+def top_k(proposals: Proposals, k: int) -> Int64[np.ndarray, "taken"]:
     """Indices of the k best proposals, best first; equal scores go to the smaller (y, x), then the smaller image rank.
 
-    Returns int64 (min(k, n),). Only the k best and what ties with the last of them are sorted.
+    Returns min(k, n) of them. Only the k best and what ties with the last of them are sorted.
     """
     scores = proposals["score"]
     kept = np.arange(len(scores))
@@ -90,11 +91,11 @@ def top_k(proposals: Proposals, k: int) -> np.ndarray:
     return kept[order[:k]]
 
 
-def best_within(proposals: Proposals, budget: float) -> np.ndarray:
-    """Indices of the best proposals that the budget holds, in the order of `top_k`: int64 (n,).
+def best_within(proposals: Proposals, budget: float) -> Int64[np.ndarray, "taken"]:
+    """Indices of the best proposals that the budget holds, in the order of `top_k`.
 
     They are the longest beginning of that order whose `spend` sums to `budget` at most; the best one is in it whatever
-    it spends, so that every round asks for something (our choice). Without a proposal n = 0.
+    it spends, so that every round asks for something (our choice). None without a proposal.
     """
     spend = proposals["spend"]
     most = int(budget // spend.min()) if spend.size else 0

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from cereals_core.grid import STRIDE_PX, Box, map_shape
+from cereals_core.shapes import Bool, Float32, Int64, UInt8
 from cereals_core.truth import Truth
 
 MOST_CLICKS_PER_PIXEL = 10
@@ -27,8 +28,8 @@ class RegionCost:
     """c_c: one click for each connected component of a class."""
 
 
-def click_map(clicks: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Clicks per cell, float32 (ceil(H / 8), ceil(W / 8)), of clicks (V, 3) in an image of `shape` (H, W).
+def click_map(clicks: Float32[np.ndarray, "clicks 3"], shape: tuple[int, int]) -> Float32[np.ndarray, "rows columns"]:
+    """Clicks per cell, (ceil(H / 8), ceil(W / 8)), of clicks (y, x, weight) in an image of `shape` (H, W).
 
     Weights are added up per pixel, each pixel is clipped to [0, 10], and pixels are summed over blocks of 8 x 8. The
     clipping is the paper's; summing, so that totals are kept, is our choice. Without clicks the map is zero.
@@ -41,8 +42,10 @@ def click_map(clicks: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return np.bincount(cell, weights, rows * columns).reshape(rows, columns).astype(np.float32)
 
 
-def clicks_inside(clicks: np.ndarray, box: Box, shape: tuple[int, int]) -> np.ndarray:
-    """Which of the clicks (V, 3) have their pixel inside `box`, in an image of `shape` (H, W): bool (V,)."""
+def clicks_inside(
+    clicks: Float32[np.ndarray, "clicks 3"], box: Box, shape: tuple[int, int]
+) -> Bool[np.ndarray, "clicks"]:
+    """Which of the clicks (y, x, weight) have their pixel inside `box`, in an image of `shape` (H, W)."""
     y, x = _pixels(clicks, shape)
     return (y >= box.y) & (y < box.y + box.height) & (x >= box.x) & (x < box.x + box.width)
 
@@ -58,8 +61,8 @@ def region_cost(truth: Truth, box: Box) -> RegionCost:
     return RegionCost(vertices, border_crossings(labels), count_components(labels))
 
 
-def border_crossings(labels: np.ndarray) -> int:
-    """Class changes between neighbours on a closed walk once round the outermost pixels of labels (h, w).
+def border_crossings(labels: UInt8[np.ndarray, "h w"]) -> int:
+    """Class changes between neighbours on a closed walk once round the outermost pixels of labels.
 
     A region one pixel high or wide has no way round: its line is walked once, from end to end, and not closed.
     """
@@ -70,12 +73,14 @@ def border_crossings(labels: np.ndarray) -> int:
     return int(np.count_nonzero(ring != np.roll(ring, 1)))
 
 
-def count_components(labels: np.ndarray) -> int:
-    """Number of 4-connected components of equal value in labels, uint8 (h, w)."""
+def count_components(labels: UInt8[np.ndarray, "h w"]) -> int:
+    """Number of 4-connected components of equal value in labels."""
     areas = ((labels == label).astype(np.uint8) for label in np.unique(labels))
     return sum(cv2.connectedComponents(area, connectivity=4)[0] - 1 for area in areas)
 
 
-def _pixels(clicks: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+def _pixels(
+    clicks: Float32[np.ndarray, "clicks 3"], shape: tuple[int, int]
+) -> tuple[Int64[np.ndarray, "clicks"], Int64[np.ndarray, "clicks"]]:
     y, x = (np.clip(np.floor(clicks[:, axis]), 0, shape[axis] - 1).astype(np.intp) for axis in (0, 1))
     return y, x

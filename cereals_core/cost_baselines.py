@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 from cereals_core.grid import STRIDE_PX, Box, candidate_shape
+from cereals_core.shapes import Float32, UInt8
 
 PREDICTORS = ("learned", "constant", "edges")
 """The cost model, and the baselines: clicks in proportion to a region's pixels, and to its edges."""
@@ -22,17 +23,17 @@ def clicks_per(clicks: float, amount: float) -> float:
     return clicks / amount if amount > 0 else float("nan")
 
 
-def edge_map(image: np.ndarray) -> np.ndarray:
-    """Magnitude of the grey-value gradient in each pixel, by Sobel's 3 x 3 filters: float32 (H, W), >= 0.
+def edge_map(image: UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w"]:
+    """Magnitude of the grey-value gradient in each pixel, by Sobel's 3 x 3 filters: >= 0.
 
-    `image` is uint8 (H, W, 3), RGB. Pixels outside are mirrored, so an image's border is no edge. It needs no label.
+    `image` is RGB. Pixels outside are mirrored, so an image's border is no edge. It needs no label.
     """
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     y, x = (np.asarray(cv2.Sobel(grey, cv2.CV_32F, *order)) for order in ((0, 1), (1, 0)))
     return np.hypot(y, x)
 
 
-def region_edges(edges: np.ndarray, box: Box) -> float:
+def region_edges(edges: Float32[np.ndarray, "h w"], box: Box) -> float:
     """Edges of a region: the sum of `edge_map` over its pixels, its density times its area, in grey values."""
     return float(edges[box.slices].sum(dtype=np.float64))
 

@@ -10,14 +10,15 @@ import numpy as np
 from scipy import ndimage
 
 from cereals_core.grid import STRIDE_PX, Box
+from cereals_core.shapes import Bool
 
 
 class Crop(NamedTuple):
     """A part of an image that is computed by itself."""
 
     box: Box
-    cells: np.ndarray
-    """The labelled cells that count in this crop: bool, the shape of `box.cell_slices`."""
+    cells: Bool[np.ndarray, "rows columns"]
+    """The labelled cells that count in this crop, in the shape of `box.cell_slices`."""
     share: float
     """Their share of all labelled cells of the image, in (0, 1]."""
 
@@ -28,10 +29,12 @@ class Crop(NamedTuple):
         return slice(y // stride_px, rows), slice(x // stride_px, columns)
 
 
-def crops(labelled: np.ndarray, height: int, width: int, context_px: int | None, grid_px: int) -> list[Crop]:
+def crops(
+    labelled: Bool[np.ndarray, "rows columns"], height: int, width: int, context_px: int | None, grid_px: int
+) -> list[Crop]:
     """Cut an image of `height` x `width` pixels into crops that hold each labelled cell with its context.
 
-    `labelled`: bool (ceil(H / 8), ceil(W / 8)), the cells that the loss counts. Around each of its cells a crop holds
+    `labelled`, (ceil(H / 8), ceil(W / 8)): the cells that the loss counts. Around each of its cells a crop holds
     `context_px` pixels, or all there are to the image's edge; it starts and ends on multiples of `grid_px` or at that
     edge. Crops may overlap, but each labelled cell counts in one of them only. They come in the order of their boxes.
 

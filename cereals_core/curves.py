@@ -7,6 +7,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from cereals_core.shapes import Float64, Real
+
 Axis = Literal["clicks", "pixels"]
 AXES: tuple[Axis, Axis] = ("clicks", "pixels")
 
@@ -25,10 +27,10 @@ class Point:
 
 
 class Curve(NamedTuple):
-    """A piecewise linear learning curve: `spend` (n,) in clicks or pixels, strictly rising; `miou` (n,) in [0, 1]."""
+    """A piecewise linear learning curve: `spend` in clicks or pixels, strictly rising; `miou` in [0, 1]."""
 
-    spend: np.ndarray
-    miou: np.ndarray
+    spend: Float64[np.ndarray, "points"]
+    miou: Float64[np.ndarray, "points"]
 
 
 def curve_of(points: Iterable[Point], axis: Axis) -> Curve:
@@ -42,10 +44,10 @@ def curve_of(points: Iterable[Point], axis: Axis) -> Curve:
     return Curve(np.array(spend, np.float64), np.array([miou[at] for at in spend], np.float64))
 
 
-def interpolate(curve: Curve, spend: np.ndarray) -> np.ndarray:
-    """mIoU on the straight lines between points, float64 of the shape of `spend`; NaN outside the points."""
+def interpolate(curve: Curve, spend: Real[np.ndarray, "places"]) -> Float64[np.ndarray, "places"]:
+    """mIoU on the straight lines between points; NaN outside the points."""
     if not curve.spend.size:
-        return np.full(np.shape(spend), np.nan)
+        return np.full(spend.shape, np.nan)
     return np.interp(spend, curve.spend, curve.miou, left=np.nan, right=np.nan)
 
 
@@ -59,13 +61,13 @@ def common_range(curves: Sequence[Curve]) -> tuple[float, float] | None:
 
 @dataclass(frozen=True, eq=False)
 class Band:
-    """Curves of several seeds as one: mean, sample standard deviation, smallest and largest mIoU; all (n,)."""
+    """Curves of several seeds as one: mean, sample standard deviation, smallest and largest mIoU."""
 
-    spend: np.ndarray
-    mean: np.ndarray
-    std: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
+    spend: Float64[np.ndarray, "places"]
+    mean: Float64[np.ndarray, "places"]
+    std: Float64[np.ndarray, "places"]
+    low: Float64[np.ndarray, "places"]
+    high: Float64[np.ndarray, "places"]
 
 
 def band(curves: Sequence[Curve], steps: int = 200) -> Band | None:

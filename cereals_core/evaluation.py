@@ -6,12 +6,15 @@ import numpy as np
 
 from cereals_core.errors import DataError
 from cereals_core.grid import VOID
+from cereals_core.shapes import Float64, Int64, Integer, Real, UInt8
 
 
-def confusion(truth: np.ndarray, prediction: np.ndarray, classes: int) -> np.ndarray:
-    """Pixels of each true class (row) predicted as each class (column): int64 (classes, classes).
+def confusion(
+    truth: UInt8[np.ndarray, "h w"], prediction: Integer[np.ndarray, "h w"], classes: int
+) -> Int64[np.ndarray, "classes classes"]:
+    """Pixels of each true class (row) predicted as each class (column).
 
-    `truth` is uint8 (H, W) and `prediction` of any integer dtype (H, W). Pixels whose truth is VOID are left out,
+    Pixels whose truth is VOID are left out,
     whatever was predicted there. Matrices of several images add up. Raises DataError for any other class outside
     0 ... classes - 1.
     """
@@ -26,17 +29,17 @@ def confusion(truth: np.ndarray, prediction: np.ndarray, classes: int) -> np.nda
     return np.bincount(pair[0] * classes + pair[1], minlength=classes**2).reshape(classes, classes)
 
 
-def iou(confusion: np.ndarray) -> np.ndarray:
-    """Intersection over union of each class: TP / (TP + FP + FN), float64 (classes,) in [0, 1].
+def iou(confusion: Integer[np.ndarray, "classes classes"]) -> Float64[np.ndarray, "classes"]:
+    """Intersection over union of each class: TP / (TP + FP + FN) in [0, 1].
 
-    `confusion` is (classes, classes) with the truth in rows. NaN for a class that neither truth nor prediction holds.
+    `confusion` has the truth in rows. NaN for a class that neither truth nor prediction holds.
     """
     hits = np.diagonal(confusion).astype(np.float64)
     union = confusion.sum(axis=0) + confusion.sum(axis=1) - hits
     return np.divide(hits, union, out=np.full(hits.shape, np.nan), where=union > 0)
 
 
-def mean_iou(confusion: np.ndarray) -> float:
+def mean_iou(confusion: Integer[np.ndarray, "classes classes"]) -> float:
     """Mean of `iou` over the classes that occur in the truth or in the prediction, pixels of void truth left out.
 
     A class that was predicted though the truth never holds it counts with 0. NaN if no class occurs.
@@ -73,8 +76,8 @@ class CostAgreement:
         return (self.predicted - self.true) / self.regions if self.regions else float("nan")
 
 
-def cost_agreement(predicted: np.ndarray, true: np.ndarray) -> CostAgreement:
-    """Compare predicted and true cost, both (n,) in clicks, where a prediction is finite; few regions are no error."""
+def cost_agreement(predicted: Real[np.ndarray, "regions"], true: Real[np.ndarray, "regions"]) -> CostAgreement:
+    """Compare predicted and true cost, both in clicks, where a prediction is finite; few regions are no error."""
     known = np.isfinite(predicted)
     predicted, true = predicted[known].astype(np.float64), true[known].astype(np.float64)
     return CostAgreement(
@@ -87,10 +90,12 @@ def cost_agreement(predicted: np.ndarray, true: np.ndarray) -> CostAgreement:
     )
 
 
-def calibration(predicted: np.ndarray, true: np.ndarray, most_bins: int) -> np.ndarray:
-    """Mean predicted and mean true cost of regions binned by their prediction: float64 (bins, 2), in clicks, ascending.
+def calibration(
+    predicted: Real[np.ndarray, "regions"], true: Real[np.ndarray, "regions"], most_bins: int
+) -> Float64[np.ndarray, "bins 2"]:
+    """Mean predicted and mean true cost of regions binned by their prediction, all in clicks, ascending.
 
-    `predicted` and `true` are (n,), in clicks; regions without a finite prediction are left out. Bins hold equally many
+    Regions without a finite prediction are left out. Bins hold equally many
     regions as far as that goes: equal predictions stay together, so that a constant makes one bin. Our choice.
     """
     known = np.isfinite(predicted)
@@ -100,13 +105,13 @@ def calibration(predicted: np.ndarray, true: np.ndarray, most_bins: int) -> np.n
     return np.array([pairs[number == each].mean(axis=0) for each in np.unique(number)]).reshape(-1, 2)
 
 
-def _ranks(values: np.ndarray) -> np.ndarray:
+def _ranks(values: Real[np.ndarray, "n"]) -> Float64[np.ndarray, "n"]:
     """Rank of each value from 1, equal values taking the mean of theirs."""
     _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
     return (np.cumsum(counts) - (counts - 1) / 2)[place]
 
 
-def _correlation(a: np.ndarray, b: np.ndarray) -> float:
+def _correlation(a: Float64[np.ndarray, "n"], b: Float64[np.ndarray, "n"]) -> float:
     if a.size < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return float("nan")
     return float(np.corrcoef(a, b)[0, 1])

@@ -9,6 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cereals_core.shapes import Bool, Float32
+
+Scores = Float32[np.ndarray, "*shape"]
+
 
 @dataclass(frozen=True)
 class Extent:
@@ -18,14 +22,14 @@ class Extent:
     high: float
 
 
-def extent_of(values: np.ndarray, mask: np.ndarray) -> Extent:
-    """Extent of `values` (any shape) where `mask` (bool, same shape) is True; empty if that is nowhere."""
+def extent_of(values: Scores, mask: Bool[np.ndarray, "*shape"]) -> Extent:
+    """Extent of `values` where `mask` is True; empty if that is nowhere."""
     chosen = values if mask.all() else values[mask]
     return Extent(float(chosen.min(initial=np.inf)), float(chosen.max(initial=-np.inf)))
 
 
-def scale(values: np.ndarray, extent: Extent) -> np.ndarray:
-    """Scale linearly, low to 0 and high to 1: (value - low) / (high - low); float32 to float32 in [0, 1], same shape.
+def scale(values: Scores, extent: Extent) -> Scores:
+    """Scale linearly, low to 0 and high to 1: (value - low) / (high - low), in [0, 1].
 
     Values beyond the extent, which only windows that are no candidates have, are clipped. A constant map (low = high)
     and an empty extent scale to 0. Source: the paper, linearly over the whole data set; over its candidates is our
@@ -39,23 +43,23 @@ def scale(values: np.ndarray, extent: Extent) -> np.ndarray:
     return np.clip(scaled, 0, 1, out=scaled)
 
 
-def _g1(information: np.ndarray, cost: np.ndarray, alpha: float) -> np.ndarray:
+def _g1(information: Scores, cost: Scores, alpha: float) -> Scores:
     return information / (1.0 + cost)
 
 
-def _g2(information: np.ndarray, cost: np.ndarray, alpha: float) -> np.ndarray:
+def _g2(information: Scores, cost: Scores, alpha: float) -> Scores:
     return (1.0 - cost) * information
 
 
-def _g3(information: np.ndarray, cost: np.ndarray, alpha: float) -> np.ndarray:
+def _g3(information: Scores, cost: Scores, alpha: float) -> Scores:
     return alpha * information + (1.0 - alpha) * (1.0 - cost)
 
 
-def _information(information: np.ndarray, cost: np.ndarray, alpha: float) -> np.ndarray:
+def _information(information: Scores, cost: Scores, alpha: float) -> Scores:
     return information
 
 
-FUSIONS: dict[str, Callable[[np.ndarray, np.ndarray, float], np.ndarray]] = {
+FUSIONS: dict[str, Callable[[Scores, Scores, float], Scores]] = {
     "g1": _g1,
     "g2": _g2,
     "g3": _g3,
@@ -63,17 +67,17 @@ FUSIONS: dict[str, Callable[[np.ndarray, np.ndarray, float], np.ndarray]] = {
 }
 """The paper's g1 = I / (1 + C), g2 = (1 - C) I, g3 = alpha I + (1 - alpha)(1 - C); and I alone.
 
-Each takes information and cost, float32 in [0, 1] of one shape, and alpha in [0, 1], which only g3 reads. More
+Each takes information and cost in [0, 1], and alpha in [0, 1], which only g3 reads. More
 information never scores less, and more cost never more.
 """
 
 
 def fuse(
-    name: str, information: np.ndarray, cost: np.ndarray | None, alpha: float, candidates: np.ndarray
-) -> np.ndarray:
-    """Fused score of every window by the fusion `name`: float32, -inf where `candidates` (bool) is False.
+    name: str, information: Scores, cost: Scores | None, alpha: float, candidates: Bool[np.ndarray, "*shape"]
+) -> Scores:
+    """Fused score of every window by the fusion `name`; -inf where `candidates` is False.
 
-    `information` and `cost` are float32 in [0, 1], as `scale` returns them, all of one shape. No cost (None) means that
+    `information` and `cost` are in [0, 1], as `scale` returns them. No cost (None) means that
     every region costs the same, which scales to 0.
     """
     fused = FUSIONS[name](information, np.zeros_like(information) if cost is None else cost, alpha)

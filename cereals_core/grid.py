@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cereals_core.shapes import UInt8
+
 STRIDE_PX = 8
 VOID = 255
 """Label of a pixel that belongs to no class: ignored by training and evaluation."""
@@ -58,8 +60,8 @@ def candidate_shape(height: int, width: int, window_px: int) -> tuple[int, int]:
     return (rows, columns) if rows > 0 and columns > 0 else (0, 0)
 
 
-def labels_at_stride(labels: np.ndarray) -> np.ndarray:
-    """Labels (H, W) at map resolution: the pixel at each cell's centre, (4, 4) of its block.
+def labels_at_stride(labels: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "rows columns"]:
+    """Labels at map resolution: the pixel at each cell's centre, (4, 4) of its block.
 
     A partial cell at the border has its centre moved into the image.
     """

@@ -1,8 +1,8 @@
 """Information of a pixel, from the logits of one pass or of many dropout samples; and how maps are rounded.
 
-Logits are torch tensors (B, C, h, w): images, classes, rows and columns of the map. They have any floating dtype and
-any scale, and are finite or -inf (a class that is ruled out), at least one finite per pixel. Formulas run where the
-logits are, and return float32 (B, h, w). Natural logarithm, so entropies are in nats.
+Axes are images (b), classes, rows and columns of the map (h, w). Logits have any floating dtype and any scale, and are
+finite or -inf (a class that is ruled out), at least one finite per pixel. Formulas run where the logits are. Natural
+logarithm, so entropies are in nats.
 
 Dropout samples come one by one from an iterable, 1 to 255 of them, and no more than two are held at a time.
 """
@@ -14,8 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cereals_core.shapes import Float, Float16, Float32, Float64, UInt8
 
-def entropy(logits: Tensor) -> Tensor:
+Logits = Float[Tensor, "b classes h w"]
+Map = Float32[Tensor, "b h w"]
+
+
+def entropy(logits: Logits) -> Map:
     """Entropy of the class probabilities: H = - sum_c P_c log P_c, with P = softmax(logits) and 0 log 0 = 0.
 
     In [0, log C] up to rounding. The logarithm is taken by log_softmax in float32, so that neither half precision nor
@@ -25,7 +30,7 @@ def entropy(logits: Tensor) -> Tensor:
     return (log_p.exp() * -log_p).sum(dim=1)
 
 
-def least_confidence(logits: Tensor) -> Tensor:
+def least_confidence(logits: Logits) -> Map:
     """What the best class lacks to certainty: 1 - max_c P_c, with P = softmax(logits) in float32.
 
     In [0, 1 - 1/C] up to rounding: 0 where one class is certain, 1 - 1/C where all are equal. Source: Lewis and Gale
@@ -34,7 +39,7 @@ def least_confidence(logits: Tensor) -> Tensor:
     return 1 - torch.softmax(logits.float(), dim=1).amax(dim=1)
 
 
-def margin(logits: Tensor) -> Tensor:
+def margin(logits: Logits) -> Map:
     """How close the two best classes are: 1 - (P_1st - P_2nd), with P = softmax(logits) in float32.
 
     In [0, 1]: 0 where one class is certain, 1 where the two best are equal. With a single class P_2nd is 0. It is
@@ -47,8 +52,8 @@ def margin(logits: Tensor) -> Tensor:
     return 1 - (first.values[:, 0] - second)
 
 
-def vote(logits: Tensor) -> Tensor:
-    """One dropout sample's votes, uint8 (B, C, h, w): 1 at each pixel's most probable class, else 0.
+def vote(logits: Logits) -> UInt8[Tensor, "b classes h w"]:
+    """One dropout sample's votes: 1 at each pixel's most probable class, else 0.
 
     Equal logits vote for the smaller class.
     """
@@ -56,7 +61,7 @@ def vote(logits: Tensor) -> Tensor:
     return torch.zeros_like(logits, dtype=torch.uint8).scatter_(1, best, 1)
 
 
-def vote_entropy(samples: Iterable[Tensor]) -> Tensor:
+def vote_entropy(samples: Iterable[Logits]) -> Map:
     """Entropy of the votes of N dropout samples: V = - sum_c (n_c / N) log(n_c / N), with 0 log 0 = 0.
 
     n_c is the number of samples that vote for class c. In [0, log min(C, N)] up to rounding: 0 where all agree. The
@@ -73,7 +78,7 @@ def vote_entropy(samples: Iterable[Tensor]) -> Tensor:
     return total.float()
 
 
-def bald(samples: Iterable[Tensor]) -> Tensor:
+def bald(samples: Iterable[Logits]) -> Map:
     """Mutual information of class and dropout sample: H(mean_s P_s) - mean_s H(P_s), P_s = softmax(sample s's logits).
 
     In [0, log min(C, N)] for N samples: 0 where all are equal, be they ever so uncertain; log N where each is certain
@@ -88,12 +93,12 @@ def bald(samples: Iterable[Tensor]) -> Tensor:
     return (_entropy(p_sum / number) - entropy_sum / number).clamp(min=0).float()
 
 
-def _entropy(p: Tensor) -> Tensor:
+def _entropy(p: Float64[Tensor, "b classes h w"]) -> Float64[Tensor, "b h w"]:
     return torch.special.entr(p).sum(dim=1)
 
 
-Measure = Callable[[Tensor], Tensor]
-SampledMeasure = Callable[[Iterable[Tensor]], Tensor]
+Measure = Callable[[Logits], Map]
+SampledMeasure = Callable[[Iterable[Logits]], Map]
 
 MEASURES: dict[str, Measure] = {"entropy": entropy, "least_confidence": least_confidence, "margin": margin}
 """Measures of one pass without dropout, by their names in settings."""
@@ -101,8 +106,8 @@ SAMPLED_MEASURES: dict[str, SampledMeasure] = {"vote_entropy": vote_entropy, "ba
 """Measures of many passes with dropout, by their names in settings."""
 
 
-def quantise(values: np.ndarray) -> np.ndarray:
-    """Round a map to half precision, as it is kept: float32 in, float16 out, any shape; ties to the even one.
+def quantise(values: Float[np.ndarray, "*shape"]) -> Float16[np.ndarray, "*shape"]:
+    """Round a map to half precision, as it is kept; ties to the even one.
 
     A value moves by 2^-11 of itself at most, and by 2^-25 at most where it is below 2^-14; from 65,520 on it becomes
     infinite, which is refused when maps are written. Why: half the bytes, at an error below the networks' (our choice).

@@ -7,6 +7,7 @@ import numpy as np
 from cereals_core.clicks import RegionCost, clicks_inside, region_cost
 from cereals_core.errors import CerealsError
 from cereals_core.grid import Box
+from cereals_core.shapes import Float, UInt8
 from cereals_core.truth import Truth
 
 
@@ -18,14 +19,14 @@ class OutsideError(CerealsError, IndexError):
 class Answer:
     """What the oracle returns for one region.
 
-    `labels`: uint8 (height, width) of the box. `clicks`: float32 (V, 3), rows (y, x, weight), the clicks inside the
-    region, in pixels of the image and not of the box. `cost`: the true cost, recorded at this moment.
+    `labels`: of the pixels of the box. `clicks`: rows (y, x, weight), the clicks inside the region, in
+    pixels of the image and not of the box. `cost`: the true cost, recorded at this moment.
     """
 
     image_id: str
     box: Box
-    labels: np.ndarray
-    clicks: np.ndarray
+    labels: UInt8[np.ndarray, "h w"]
+    clicks: Float[np.ndarray, "clicks 3"]
     cost: RegionCost
 
 

@@ -10,13 +10,18 @@ from torch.nn import functional
 from cereals_core.information import Measure, SampledMeasure
 from cereals_core.models.base import Network
 from cereals_core.models.dropout import draw_masks
+from cereals_core.shapes import Float, Float16, UInt8
+
+Images = UInt8[np.ndarray, "b h w 3"]
+Maps = Float16[Tensor, "b rows columns"]
+Logits = Float[Tensor, "b classes rows columns"]
 
 
 class Predictor:
-    """A trained network on its device. Methods take a batch of images, uint8 (B, H, W, 3), and return a tensor there.
+    """A trained network on its device. Methods take a batch of RGB images and return a tensor there.
 
-    float32 results depend on the size of the batch in their last bits, on nothing else of it. Maps are float16, rounded
-    as by `information.quantise`.
+    float32 results depend on the size of the batch in their last bits, on nothing else of it. Maps have
+    ceil(H / 8) rows and ceil(W / 8) columns and are rounded as by `information.quantise`.
     """
 
     def __init__(self, model: Network, precision: torch.dtype = torch.float32) -> None:
@@ -24,12 +29,12 @@ class Predictor:
         self.device = next(model.parameters()).device
         self.autocast = torch.autocast(self.device.type, precision, enabled=precision != torch.float32)
 
-    def _upload(self, images: np.ndarray) -> Tensor:
+    def _upload(self, images: Images) -> UInt8[Tensor, "b 3 h w"]:
         return torch.from_numpy(images).to(self.device, non_blocking=True).permute(0, 3, 1, 2)
 
     @torch.inference_mode()
-    def information(self, images: np.ndarray, measure: Measure) -> Tensor:
-        """Information in each cell, from one pass without dropout: float16 (B, ceil(H/8), ceil(W/8))."""
+    def information(self, images: Images, measure: Measure) -> Maps:
+        """Information in each cell, from one pass without dropout."""
         with self.autocast:
             logits = self.model(self._upload(images))
         return measure(logits).half()
@@ -37,21 +42,21 @@ class Predictor:
     @torch.inference_mode()
     def sampled_information(
         self,
-        images: np.ndarray,
+        images: Images,
         measure: SampledMeasure,
         samples: int,
         dropout: float,
         rngs: Sequence[np.random.Generator],
-    ) -> Tensor:
-        """Information in each cell, from `samples` dropout samples, 1 to 255: float16 (B, ceil(H/8), ceil(W/8)).
+    ) -> Maps:
+        """Information in each cell, from `samples` dropout samples, 1 to 255.
 
         The masks of an image, 0 with probability `dropout`, are drawn from its stream of `rngs`, sample by sample.
         """
         return measure(self._sample(images, samples, dropout, rngs)).half()
 
     def _sample(
-        self, images: np.ndarray, samples: int, dropout: float, rngs: Sequence[np.random.Generator]
-    ) -> Iterator[Tensor]:
+        self, images: Images, samples: int, dropout: float, rngs: Sequence[np.random.Generator]
+    ) -> Iterator[Logits]:
         """Logits of one dropout sample after the other; the trunk, which no mask touches, is computed once."""
         shapes = self.model.mask_shapes(*images.shape[1:3])
         with self.autocast:
@@ -63,15 +68,15 @@ class Predictor:
             yield logits
 
     @torch.inference_mode()
-    def clicks(self, images: np.ndarray) -> Tensor:
-        """Predicted clicks in each cell: float16 (B, ceil(H/8), ceil(W/8)); a regression: some are below 0."""
+    def clicks(self, images: Images) -> Maps:
+        """Predicted clicks in each cell; a regression: some are below 0."""
         with self.autocast:
             prediction = self.model(self._upload(images))
         return prediction[:, 0].float().half()
 
     @torch.inference_mode()
-    def segmentation(self, images: np.ndarray) -> Tensor:
-        """Class of each pixel: uint8 (B, H, W); logits are upsampled bilinearly from stride 8 (our choice)."""
+    def segmentation(self, images: Images) -> UInt8[Tensor, "b h w"]:
+        """Class of each pixel; logits are upsampled bilinearly from stride 8 (our choice)."""
         height, width = images.shape[1:3]
         with self.autocast:
             logits = self.model(self._upload(images))

@@ -12,13 +12,19 @@ import numpy as np
 
 from cereals_core.grid import STRIDE_PX, Box, map_shape
 from cereals_core.settings import Acquisition
+from cereals_core.shapes import Bool, Float32, Shaped
+
+Cells = Shaped[np.ndarray, "h w"]
+Labelled = Bool[np.ndarray, "h w"]
+Sums = Float32[np.ndarray, "rows columns"]
+Candidates = Bool[np.ndarray, "rows columns"]
 
 
-def window_sums(cells: np.ndarray, window_cells: int) -> np.ndarray:
+def window_sums(cells: Cells, window_cells: int) -> Sums:
     """Sum of every window: S(y, x) = sum of cells[y + i, x + j] over 0 <= i, j < k, for windows one cell apart.
 
-    `cells` is (h, w) of any real dtype; `window_cells` is k >= 1. Returns float32 (h - k + 1, w - k + 1), or (0, 0) if
-    the window does not fit. Sums run along both axes in float64, adding a cell where the window comes to and taking one
+    `cells` is of any real dtype; `window_cells` is k >= 1. Returns (h - k + 1, w - k + 1), or (0, 0) if the window does
+    not fit. Sums run along both axes in float64, adding a cell where the window comes to and taking one
     off where it leaves, so that the time does not depend on k. For quantised maps (see `information.quantise`) that is
     exact, and each sum is rounded once, to float32; equal windows have equal sums, wherever they are.
     """
@@ -31,10 +37,10 @@ def window_sums(cells: np.ndarray, window_cells: int) -> np.ndarray:
     return sums[:rows, :columns]
 
 
-def candidates(labelled: np.ndarray, window_cells: int) -> np.ndarray:
+def candidates(labelled: Labelled, window_cells: int) -> Candidates:
     """Where a window holds no labelled cell, so that it may be asked for.
 
-    `labelled` is bool (h, w); returns bool (h - k + 1, w - k + 1), or (0, 0) if the window does not fit. That regions
+    Returns (h - k + 1, w - k + 1), or (0, 0) if the window does not fit. That regions
     never overlap what is labelled is our choice.
     """
     rows, columns = (side - window_cells + 1 for side in labelled.shape)
@@ -43,13 +49,13 @@ def candidates(labelled: np.ndarray, window_cells: int) -> np.ndarray:
     return window_sums(labelled, window_cells) == 0
 
 
-def image_sum(cells: np.ndarray) -> np.ndarray:
-    """Sum of a whole map: (h, w), of any real dtype, to float32 (1, 1); for quantised maps rounded once."""
+def image_sum(cells: Cells) -> Float32[np.ndarray, "1 1"]:
+    """Sum of a whole map, of any real dtype; for quantised maps rounded once."""
     return np.asarray(cells.sum(dtype=np.float64, keepdims=True), np.float32)
 
 
-def untouched_image(labelled: np.ndarray) -> np.ndarray:
-    """Whether the image holds no labelled cell, so that it may be asked for whole: bool (h, w) to (1, 1)."""
+def untouched_image(labelled: Labelled) -> Bool[np.ndarray, "1 1"]:
+    """Whether the image holds no labelled cell, so that it may be asked for whole."""
     return np.asarray(~labelled.any(keepdims=True))
 
 
@@ -59,16 +65,16 @@ class Windows:
     def __init__(self, window_px: int) -> None:
         self.window_px, self.window_cells = window_px, window_px // STRIDE_PX
 
-    def sums(self, cells: np.ndarray, height: int, width: int) -> np.ndarray:
-        """Sum a map over every window: float32 (rows, columns)."""
+    def sums(self, cells: Cells, height: int, width: int) -> Sums:
+        """Sum a map over every window."""
         return window_sums(_whole_cells(cells, height, width), self.window_cells)
 
-    def compared(self, sums: np.ndarray, height: int, width: int) -> np.ndarray:
+    def compared(self, sums: Sums, height: int, width: int) -> Sums:
         """Return what is compared over the pool: the sums."""
         return sums
 
-    def candidates(self, labelled: np.ndarray, height: int, width: int) -> np.ndarray:
-        """Find the windows that hold nothing labelled: bool (rows, columns)."""
+    def candidates(self, labelled: Labelled, height: int, width: int) -> Candidates:
+        """Find the windows that hold nothing labelled."""
         return candidates(_whole_cells(labelled, height, width), self.window_cells)
 
     def box(self, y: int, x: int, height: int, width: int) -> Box:
@@ -81,16 +87,16 @@ class WholeImages:
 
     window_cells = 1
 
-    def sums(self, cells: np.ndarray, height: int, width: int) -> np.ndarray:
-        """Sum a map: float32 (1, 1)."""
+    def sums(self, cells: Cells, height: int, width: int) -> Sums:
+        """Sum a map: (1, 1)."""
         return image_sum(cells)
 
-    def compared(self, sums: np.ndarray, height: int, width: int) -> np.ndarray:
+    def compared(self, sums: Sums, height: int, width: int) -> Sums:
         """Return what is compared over the pool: means per cell, so that size makes no image better (our choice)."""
         return sums / math.prod(map_shape(height, width))
 
-    def candidates(self, labelled: np.ndarray, height: int, width: int) -> np.ndarray:
-        """Tell whether nothing of the image is labelled: bool (1, 1)."""
+    def candidates(self, labelled: Labelled, height: int, width: int) -> Candidates:
+        """Tell whether nothing of the image is labelled: (1, 1)."""
         return untouched_image(labelled)
 
     def box(self, y: int, x: int, height: int, width: int) -> Box:
@@ -103,5 +109,5 @@ def kind_of(wanted: Acquisition) -> Windows | WholeImages:
     return Windows(wanted.window_px) if wanted.unit == "region" else WholeImages()
 
 
-def _whole_cells(cells: np.ndarray, height: int, width: int) -> np.ndarray:
+def _whole_cells(cells: Cells, height: int, width: int) -> Shaped[np.ndarray, "rows columns"]:
     return cells[: height // STRIDE_PX, : width // STRIDE_PX]

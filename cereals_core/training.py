@@ -27,11 +27,14 @@ from cereals_core.grid import VOID
 from cereals_core.models.base import Network
 from cereals_core.models.dropout import draw_masks
 from cereals_core.settings import Training
+from cereals_core.shapes import Bool, Float, Float32, UInt8
 
-Image = np.ndarray | Tensor
-"""uint8 (H, W, 3), in main memory or where the network is."""
-Sample = tuple[Image, np.ndarray]
-"""Image and its target at stride 8: labels uint8, or clicks float32, NaN where nothing is labelled."""
+Image = UInt8[np.ndarray, "_ _ 3"] | UInt8[Tensor, "_ _ 3"]
+"""RGB, in main memory or where the network is."""
+Target = UInt8[np.ndarray, "_ _"] | Float32[np.ndarray, "_ _"]
+"""At stride 8: labels, or clicks, NaN where nothing is labelled."""
+Sample = tuple[Image, Target]
+"""Image and its target."""
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Mean over the labelled cells of a network's output and a target, each of one image or crop."""
 InOrder = Callable[[Iterable[int]], Iterable[Sample]]
@@ -42,18 +45,18 @@ class DivergedError(CerealsError, ArithmeticError):
     """The loss is no longer finite."""
 
 
-def segmentation_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross entropy in nats over the labelled cells: logits (1, C, h, w), labels uint8 (1, h, w), VOID ignored."""
+def segmentation_loss(logits: Float[Tensor, "b classes h w"], labels: UInt8[Tensor, "b h w"]) -> Float[Tensor, ""]:
+    """Mean cross entropy in nats over the labelled cells; VOID is ignored."""
     return functional.cross_entropy(_at_least_float32(logits), labels.long(), ignore_index=VOID)
 
 
-def cost_loss(prediction: Tensor, clicks: Tensor) -> Tensor:
-    """Mean squared error over the labelled cells: prediction (1, 1, h, w), clicks (1, h, w), NaN where unlabelled."""
+def cost_loss(prediction: Float[Tensor, "b 1 h w"], clicks: Float32[Tensor, "b h w"]) -> Float[Tensor, ""]:
+    """Mean squared error over the labelled cells; `clicks` is NaN where nothing is labelled."""
     labelled = ~torch.isnan(clicks)
     return functional.mse_loss(_at_least_float32(prediction[:, 0])[labelled], clicks[labelled])
 
 
-def _at_least_float32(output: Tensor) -> Tensor:
+def _at_least_float32(output: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     return output.to(torch.promote_types(output.dtype, torch.float32))
 
 
@@ -70,8 +73,8 @@ class Part(NamedTuple):
     """What is computed by itself of one image of a step: a crop, or all of it."""
 
     image: Image
-    target: np.ndarray
-    """At stride 8, with the cells that count here alone."""
+    target: Target
+    """With the cells that count here alone."""
     masks: list[Tensor]
     share: float
     """Weight of the part in the image's loss."""
@@ -140,7 +143,7 @@ class Trainer:
             self.best_weights = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
         return epoch
 
-    def _step(self, batch: Sequence[Sample], rng: np.random.Generator) -> Tensor:
+    def _step(self, batch: Sequence[Sample], rng: np.random.Generator) -> Float[Tensor, "images"]:
         """Take one step of the optimiser; return the loss of each image."""
         parts = [self._parts(sample, rng) for sample in batch]
         losses: list[list[Tensor]] = [[] for _ in batch]
@@ -167,7 +170,7 @@ class Trainer:
         rows, columns = crop.slices_at(self.model.mask_stride_px)
         return Part(image[crop.box.slices], counted, [mask[..., rows, columns] for mask in masks], crop.share)
 
-    def _add_gradient(self, parts: Sequence[Part], batch_images: int) -> list[Tensor]:
+    def _add_gradient(self, parts: Sequence[Part], batch_images: int) -> list[Float[Tensor, ""]]:
         """Add the gradient of parts of one size to a step of so many images; return their shares of the losses."""
         images = self._tensor([part.image for part in parts]).permute(0, 3, 1, 2)
         targets = self._tensor([part.target for part in parts])
@@ -180,7 +183,7 @@ class Trainer:
         torch.autograd.backward(losses, [torch.full_like(loss, 1 / batch_images) for loss in losses])
         return [loss.detach() for loss in losses]
 
-    def _tensor(self, arrays: Sequence[Image]) -> Tensor:
+    def _tensor(self, arrays: Sequence[Image] | Sequence[Target]) -> Tensor:
         """Arrays of one shape as one tensor where the network is."""
         if len({isinstance(array, Tensor) for array in arrays}) > 1:  # some of them are there
             arrays = [torch.as_tensor(array).to(self.device, non_blocking=True) for array in arrays]
@@ -203,12 +206,12 @@ class Trainer:
         self.history = [Epoch(*values) for values in state["history"]]
 
 
-def _labelled(target: np.ndarray) -> np.ndarray:
+def _labelled(target: Target) -> Bool[np.ndarray, "rows columns"]:
     """Cells that the loss counts."""
     return target != VOID if target.dtype == np.uint8 else ~np.isnan(target)
 
 
-def _unlabelled(target: np.ndarray) -> np.generic:
+def _unlabelled(target: Target) -> np.generic:
     """What a target of this kind holds where the loss counts nothing."""
     return np.uint8(VOID) if target.dtype == np.uint8 else np.float32(np.nan)
 

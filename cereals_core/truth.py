@@ -4,16 +4,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cereals_core.shapes import Float32, UInt8
+
 
 @dataclass(frozen=True)
 class Truth:
     """The answer to one image.
 
-    `labels`: uint8 (H, W), class indices, VOID where the truth is unknown.
-    `clicks`: float32 (V, 3), one row (y, x, weight) for each polygon vertex, in pixels of the image as read; the weight
+    `labels`: class indices, VOID where the truth is unknown.
+    `clicks`: one row (y, x, weight) for each polygon vertex, in pixels of the image as read; the weight
     is the number of clicks the vertex stands for: 1 for an annotated vertex, 0.5 for one traced along an edge that two
     contours share.
     """
 
-    labels: np.ndarray
-    clicks: np.ndarray
+    labels: UInt8[np.ndarray, "h w"]
+    clicks: Float32[np.ndarray, "clicks 3"]

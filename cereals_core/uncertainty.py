@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import stdtr
 
+from cereals_core.shapes import Float64
+
 RESAMPLES = 10_000
 LEVEL = 0.95
 """Confidence of intervals."""
@@ -37,8 +39,10 @@ def spread(values: Iterable[float]) -> Spread:
     return Spread(finite.size, float(finite.mean()), std, float(finite.min()), float(finite.max()))
 
 
-def bootstrap_interval(values: np.ndarray, rng: np.random.Generator, resamples: int = RESAMPLES) -> tuple[float, float]:
-    """Percentile interval of the mean of `values` (n,): the central LEVEL of `resamples` means of n drawn again.
+def bootstrap_interval(
+    values: Float64[np.ndarray, "n"], rng: np.random.Generator, resamples: int = RESAMPLES
+) -> tuple[float, float]:
+    """Percentile interval of the mean of `values`: the central LEVEL of `resamples` means of n drawn again.
 
     NaN for n < 2. It never leaves the range of the values, so of a handful of seeds it is too narrow (Efron and
     Tibshirani 1993, chapter 13).
@@ -50,10 +54,10 @@ def bootstrap_interval(values: np.ndarray, rng: np.random.Generator, resamples: 
     return float(low), float(high)
 
 
-def t_test_p(differences: np.ndarray) -> float:
+def t_test_p(differences: Float64[np.ndarray, "n"]) -> float:
     """Two-sided p value of Student's paired t test: t = mean / (s / sqrt(n)) with n - 1 degrees of freedom.
 
-    `differences` (n,) is taken as normal. NaN for n < 2, and where all are equal.
+    `differences` are taken as normal. NaN for n < 2, and where all are equal.
     """
     n = len(differences)
     if n < 2 or np.ptp(differences) == 0:
@@ -62,10 +66,10 @@ def t_test_p(differences: np.ndarray) -> float:
     return float(2 * stdtr(n - 1, -abs(differences.mean()) / error))
 
 
-def sign_flip_p(differences: np.ndarray, rng: np.random.Generator, resamples: int = RESAMPLES) -> float:
+def sign_flip_p(differences: Float64[np.ndarray, "n"], rng: np.random.Generator, resamples: int = RESAMPLES) -> float:
     """Two-sided p value of the sign-flip permutation test: how often flips move the mean as far from 0 as it was seen.
 
-    `differences` (n,) is taken as symmetric about 0 if nothing differs. For n <= EXACT_PAIRS all 2^n flips are counted,
+    `differences` are taken as symmetric about 0 if nothing differs. For n <= EXACT_PAIRS all 2^n flips are counted,
     so that p is never below 2 / 2^n: 0.25 for three pairs. Else it is (1 + hits) / (1 + resamples) over flips drawn
     from `rng` (Phipson and Smyth 2010). NaN for n < 2.
     """

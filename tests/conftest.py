@@ -1,13 +1,22 @@
-"""One Prefect server for all tests, and a small campaign to run on it."""
+"""Calls held to their shapes, one Prefect server for all tests, and a small campaign to run on it."""
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from jaxtyping import install_import_hook
 
-from deployments.environment import prepare_environment
+ROOT = Path(__file__).parent.parent
+if "bench" not in sys.argv:  # what is measured runs as it does outside the tests, unchecked
+    files = (ROOT / "cereals_core").rglob("*.py")
+    names = (file.relative_to(ROOT).with_suffix("") for file in files if "core.shapes import" in file.read_text())
+    checker = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"  # an int will do for a float
+    install_import_hook([".".join(name.parts) for name in names], checker)
+
+from deployments.environment import prepare_environment  # noqa: E402  (after the hook)
 
 prepare_environment()
 

@@ -18,10 +18,11 @@ from cereals_core.datasets.files import (
     scaled_truth,
     split_name,
 )
-from cereals_core.datasets.polygons import Polygon, vertex_clicks
+from cereals_core.datasets.polygons import Polygon, Ring, vertex_clicks
 from cereals_core.errors import DataError
 from cereals_core.grid import VOID
 from cereals_core.settings import CityscapesData
+from cereals_core.shapes import UInt8
 from cereals_core.truth import Truth
 
 LABEL_IDS = {
@@ -75,8 +76,8 @@ class CityscapesImages:
             problems.append(f"{folder}: no <city>/*{_IMAGE_SUFFIX} found; correct data.root or the split's name")
         refuse(problems)
 
-    def image(self, image_id: str) -> np.ndarray:
-        """Read one image: uint8 (H, W, 3), RGB."""
+    def image(self, image_id: str) -> UInt8[np.ndarray, "h w 3"]:
+        """Read one image: RGB."""
         return read_image(self._files[image_id], self._scale)
 
     def truth(self, image_id: str) -> Truth:
@@ -87,7 +88,7 @@ class CityscapesImages:
         return scaled_truth(Truth(labels, clicks), self._scale)
 
 
-def _rings(file: Path) -> list[np.ndarray]:
+def _rings(file: Path) -> list[Ring]:
     try:
         polygons = [entry["polygon"] for entry in read_json(file)["objects"]]
     except (KeyError, TypeError):
@@ -95,7 +96,7 @@ def _rings(file: Path) -> list[np.ndarray]:
     return [_ring(file, number, polygon) for number, polygon in enumerate(polygons)]
 
 
-def _ring(file: Path, number: int, polygon: object) -> np.ndarray:
+def _ring(file: Path, number: int, polygon: object) -> Ring:
     try:
         ring = np.array(polygon, np.float64)
     except (TypeError, ValueError):
@@ -107,10 +108,10 @@ def _ring(file: Path, number: int, polygon: object) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Frame:
-    """An image, uint8 (H, W, 3) RGB, with truth: labels and polygons of classes named as in `LABEL_IDS`, or VOID."""
+    """An image, RGB, with truth: labels and polygons of classes named as in `LABEL_IDS`, or VOID."""
 
-    image: np.ndarray
-    labels: np.ndarray
+    image: UInt8[np.ndarray, "h w 3"]
+    labels: UInt8[np.ndarray, "h w"]
     polygons: Sequence[Polygon]
     class_names: tuple[str, ...]
 
@@ -133,6 +134,6 @@ def write_frame(frame: Frame, root: Path, split: str, city: str, image_id: str) 
     (truths / f"{image_id}{_POLYGONS_SUFFIX}").write_text(content)
 
 
-def _write_picture(file: Path, picture: np.ndarray) -> None:
+def _write_picture(file: Path, picture: UInt8[np.ndarray, "h w *channels"]) -> None:
     if not cv2.imwrite(str(file), picture):
         raise DataError(f"{file}: could not be written; check the folder's rights and the free space")

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from cereals_core.datasets.files import Split, read_image, read_json, refuse, repeated_ids, scaled_truth, split_name
-from cereals_core.datasets.polygons import Polygon, polygon_truth
+from cereals_core.datasets.polygons import Polygon, Ring, polygon_truth
 from cereals_core.errors import DataError
 from cereals_core.grid import VOID
 from cereals_core.settings import CocoData
+from cereals_core.shapes import UInt8
 from cereals_core.truth import Truth
 
 
@@ -38,8 +39,8 @@ class CocoImages:
         self._polygons, problems = _polygons(self._file, index, label_of)
         refuse([*self._index_problems(index), *problems])
 
-    def image(self, image_id: str) -> np.ndarray:
-        """Read one image: uint8 (H, W, 3), RGB."""
+    def image(self, image_id: str) -> UInt8[np.ndarray, "h w 3"]:
+        """Read one image: RGB."""
         return read_image(self._folder / self._entries[image_id]["file_name"], self._scale)
 
     def truth(self, image_id: str) -> Truth:
@@ -112,5 +113,5 @@ def _ring_problem(ring: Any) -> str | None:
     return None
 
 
-def _ring(numbers: list[float]) -> np.ndarray:
+def _ring(numbers: list[float]) -> Ring:
     return np.array(numbers, np.float64).reshape(-1, 2)[:, ::-1]

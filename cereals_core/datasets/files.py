@@ -13,6 +13,7 @@ from PIL import Image
 
 from cereals_core.errors import DataError
 from cereals_core.settings import CityscapesData, CocoData, MasksData
+from cereals_core.shapes import UInt8
 from cereals_core.truth import Truth
 
 Split = Literal["pool", "eval"]
@@ -41,8 +42,8 @@ def repeated_ids(origin: Path, image_ids: Iterable[str]) -> list[str]:
     ]
 
 
-def read_image(file: Path, scale: float) -> np.ndarray:
-    """Read a picture as uint8 (H, W, 3), RGB, and shrink it to `scale` in (0, 1] of its size by area interpolation.
+def read_image(file: Path, scale: float) -> UInt8[np.ndarray, "h w 3"]:
+    """Read a picture as RGB and shrink it to `scale` in (0, 1] of its size by area interpolation.
 
     The pixels are taken as stored: an EXIF orientation is ignored, since masks and polygons belong to stored pixels.
     DataError if the file is missing, cannot be decoded or is cut short (decoders fill the rest with grey).
@@ -57,8 +58,8 @@ def read_image(file: Path, scale: float) -> np.ndarray:
     return np.asarray(image)
 
 
-def read_mask(file: Path) -> np.ndarray:
-    """Read a mask's values as uint8 (H, W); of a palette picture these are the indices, not the colours.
+def read_mask(file: Path) -> UInt8[np.ndarray, "h w"]:
+    """Read a mask's values; of a palette picture these are the indices, not the colours.
 
     DataError if the file is missing, cut short, cannot be decoded or is not a single channel of at most 8 bits.
     """

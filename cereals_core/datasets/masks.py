@@ -18,6 +18,7 @@ from cereals_core.datasets.files import (
 from cereals_core.errors import DataError
 from cereals_core.grid import VOID
 from cereals_core.settings import MasksData
+from cereals_core.shapes import Float32, UInt8
 from cereals_core.truth import Truth
 
 
@@ -38,8 +39,8 @@ class MaskImages:
             problems.append(f"{stems}: lists no image, expected a file stem a line; add some or choose another split")
         refuse(problems)
 
-    def image(self, image_id: str) -> np.ndarray:
-        """Read one image: uint8 (H, W, 3), RGB."""
+    def image(self, image_id: str) -> UInt8[np.ndarray, "h w 3"]:
+        """Read one image: RGB."""
         return read_image(_picture(self._images, image_id), self._data.scale)
 
     def truth(self, image_id: str) -> Truth:
@@ -51,8 +52,8 @@ class MaskImages:
         return scaled_truth(Truth(labels, clicks), self._data.scale)
 
 
-def trace_clicks(labels: np.ndarray, epsilon_px: float, speck_px: int) -> np.ndarray:
-    """Estimate an annotator's clicks from labels (H, W): float32 (V, 3), rows (y, x, weight) at pixel centres.
+def trace_clicks(labels: UInt8[np.ndarray, "h w"], epsilon_px: float, speck_px: int) -> Float32[np.ndarray, "clicks 3"]:
+    """Estimate an annotator's clicks from labels: rows (y, x, weight) at pixel centres.
 
     Each class's areas, void included, lose their specks and pinholes (below `speck_px` pixels); their contours are
     simplified by Douglas and Peucker's method to within `epsilon_px`. A vertex weighs 0.5, since the area on the other
@@ -70,7 +71,7 @@ def trace_clicks(labels: np.ndarray, epsilon_px: float, speck_px: int) -> np.nda
     return np.column_stack([vertices + 0.5, np.where(in_corner, 1.0, 0.5)]).astype(np.float32)
 
 
-def _without_specks(area: np.ndarray, speck_px: int, connectivity: int) -> np.ndarray:
+def _without_specks(area: UInt8[np.ndarray, "h w"], speck_px: int, connectivity: int) -> UInt8[np.ndarray, "h w"]:
     _, components, statistics, _ = cv2.connectedComponentsWithStats(area, connectivity=connectivity)
     kept = area.copy()
     for number in np.flatnonzero(statistics[:, cv2.CC_STAT_AREA] < speck_px):

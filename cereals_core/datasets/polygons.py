@@ -8,14 +8,17 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cereals_core.shapes import Float32, Integer, Real
 from cereals_core.truth import Truth
+
+Ring = Real[np.ndarray, "vertices 2"]
 
 
 class Polygon(NamedTuple):
-    """One annotated outline: `label`, a class index or VOID, and `ring`, float (V, 2), open (no vertex repeated)."""
+    """One annotated outline: `label`, a class index or VOID, and `ring`, its vertices, none repeated."""
 
     label: int
-    ring: np.ndarray
+    ring: Ring
 
 
 def polygon_truth(polygons: Sequence[Polygon], shape: tuple[int, int], background: int) -> Truth:
@@ -29,14 +32,14 @@ def polygon_truth(polygons: Sequence[Polygon], shape: tuple[int, int], backgroun
     return Truth(labels, vertex_clicks([polygon.ring for polygon in polygons]))
 
 
-def vertex_clicks(rings: Sequence[np.ndarray]) -> np.ndarray:
-    """Rows (y, x, 1), float32 (V, 3), one for each vertex of the rings (V_i, 2), in their order."""
+def vertex_clicks(rings: Sequence[Real[np.ndarray, "_ 2"]]) -> Float32[np.ndarray, "clicks 3"]:
+    """Rows (y, x, 1), one for each vertex of the rings, in their order."""
     vertices = np.concatenate([np.empty((0, 2)), *rings])
     return np.column_stack([vertices, np.ones(len(vertices))]).astype(np.float32)
 
 
-def fill(canvas: np.ndarray, rings: np.ndarray, value: int) -> None:
-    """Set to `value` the pixels of `canvas` (H, W) whose centre lies inside rings (n, V, 2), by the even-odd rule.
+def fill(canvas: Integer[np.ndarray, "h w"], rings: Real[np.ndarray, "n vertices 2"], value: int) -> None:
+    """Set to `value` the pixels of `canvas` whose centre lies inside rings, by the even-odd rule.
 
     Exact: a pixel centre on a left or upper edge is inside, on a right or lower edge outside, so polygons that share an
     edge neither overlap nor leave a gap. Whatever lies outside the canvas is cut off. `canvas` must be contiguous.

@@ -14,11 +14,12 @@ import numpy as np
 
 from cereals_core.datasets.cityscapes import Frame, write_frame
 from cereals_core.datasets.files import Split
-from cereals_core.datasets.polygons import Polygon, fill, polygon_truth
+from cereals_core.datasets.polygons import Polygon, Ring, fill, polygon_truth
 from cereals_core.errors import DataError
 from cereals_core.grid import VOID
 from cereals_core.seeding import rng
 from cereals_core.settings import SyntheticData
+from cereals_core.shapes import Float64, Int16, Real, UInt8
 from cereals_core.truth import Truth
 
 CLASS_NAMES = ("road", "sidewalk", "building", "pole", "traffic sign", "vegetation", "sky", "person", "car")
@@ -55,15 +56,15 @@ _TRIANGLE = np.array([(-0.55, 0), (0, 1), (0.55, 0)])
 
 @dataclass(frozen=True)
 class _Shape:
-    """Areas of one class and colour: rings (n, V, 2) in pixels; only annotated ones are part of the truth."""
+    """Areas of one class and colour: rings in pixels; only annotated ones are part of the truth."""
 
     label: int
-    colour: np.ndarray
-    rings: np.ndarray
+    colour: Real[np.ndarray, "3"]
+    rings: Float64[np.ndarray, "n vertices 2"]
     annotated: bool = True
 
 
-def _detail(label: int, colour: np.ndarray, rings: np.ndarray) -> _Shape:
+def _detail(label: int, colour: Real[np.ndarray, "3"], rings: Float64[np.ndarray, "n vertices 2"]) -> _Shape:
     return _Shape(label, colour, rings, annotated=False)
 
 
@@ -72,12 +73,11 @@ class SyntheticStreets:
 
     def __init__(self, data: SyntheticData, split: Split) -> None:
         count = data.pool_images if split == "pool" else data.eval_images
-        self.class_names = CLASS_NAMES
         self.image_ids = [f"{split}-{number:06d}" for number in range(count)]
-        self._seed, self._size = data.seed, (data.height, data.width)
+        self.class_names, self._seed, self._size = CLASS_NAMES, data.seed, (data.height, data.width)
 
-    def image(self, image_id: str) -> np.ndarray:
-        """Draw one image: uint8 (H, W, 3), RGB."""
+    def image(self, image_id: str) -> UInt8[np.ndarray, "h w 3"]:
+        """Draw one image: RGB."""
         return _draw(self._scene(image_id), self._size, rng(self._seed, "street-grain", image_id))
 
     def truth(self, image_id: str) -> Truth:
@@ -121,29 +121,29 @@ class _Street:
         self.things.append((0, self._bonnet()))
         return [shape for _, shapes in self.things for shape in shapes]
 
-    def _places(self, spacing_m: float, share: float) -> np.ndarray:
+    def _places(self, spacing_m: float, share: float) -> Float64[np.ndarray, "places"]:
         places = np.arange(self.uniform(5, 5 + spacing_m), 70, spacing_m)
         return np.asarray(places[self.rng.random(len(places)) < share])
 
-    def _colour(self, *base: float, spread: float = 18) -> np.ndarray:
+    def _colour(self, *base: float, spread: float = 18) -> Float64[np.ndarray, "3"]:
         return np.array(base) + self.rng.normal(0, spread, 3) / 2 + self.rng.normal(0, spread)
 
-    def _project(self, points_m: np.ndarray) -> np.ndarray:
-        """Points (..., 3) of (x, up, z) in metres to (y, x) in pixels."""
+    def _project(self, points_m: Real[np.ndarray, "*n 3"]) -> Float64[np.ndarray, "*n 2"]:
+        """Points of (x, up, z) in metres to (y, x) in pixels."""
         x, up, z = points_m[..., 0], points_m[..., 1], points_m[..., 2]
         pixels = np.empty((*points_m.shape[:-1], 2))
         pixels[..., 0] = self.horizon + self.focal * (_CAMERA_M - up) / z
         pixels[..., 1] = self.centre + self.focal * (x / z + self.bend * z)
         return pixels
 
-    def _outline(self, label: int, colour: np.ndarray, ring: np.ndarray) -> list[_Shape]:
+    def _outline(self, label: int, colour: Real[np.ndarray, "3"], ring: Ring) -> list[_Shape]:
         """An annotated shape, cut at the image's edges; nothing if what is left is too small to be annotated."""
         ring = np.round(_cut(ring, self.size) * 16) / 16
         height, width = ring.max(axis=0, initial=0) - ring.min(axis=0, initial=max(self.size))
         return [_Shape(label, colour, ring[None])] if height >= 4 + self.size[0] / 128 and width >= 1 else []
 
-    def _upright(self, outline: np.ndarray, x: float, z: float, up: float = 0) -> np.ndarray:
-        """Project an outline (V, 2) in metres that faces the camera and stands `up` above the road at (x, z)."""
+    def _upright(self, outline: Ring, x: float, z: float, up: float = 0) -> Ring:
+        """Project an outline in metres that faces the camera and stands `up` above the road at (x, z)."""
         return self._project(np.column_stack([outline, np.zeros(len(outline))]) + np.array((x, up, z)))
 
     def _ground(self) -> None:
@@ -210,7 +210,7 @@ class _Street:
         inner = self._upright((outline - middle) * 0.6 + middle, x, z, up=2.2)
         return [*plate, _detail(SIGN, colour + 110, inner[None])] if plate else []
 
-    def _car(self, x: float, z: float, outline: np.ndarray, window: np.ndarray) -> None:
+    def _car(self, x: float, z: float, outline: Ring, window: Real[np.ndarray, "4 2"]) -> None:
         paint, height = self.rng.uniform(20, 230, 3) * 0.6 + self.uniform(0, 90), self.uniform(1.4, 1.75)
         body = self._outline(CAR, paint, self._upright(outline * height, x, z))
         if not body:
@@ -246,8 +246,8 @@ class _Street:
         return self._outline(VOID, self._colour(60, 60, 65), ring * (height, width))
 
 
-def _cut(ring: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The part of a ring (V, 2) inside the image, one image edge after the other (Sutherland and Hodgman 1974)."""
+def _cut(ring: Ring, size: tuple[int, int]) -> Real[np.ndarray, "kept 2"]:
+    """The part of a ring inside the image, one image edge after the other (Sutherland and Hodgman 1974)."""
     for axis, sign, offset in ((0, 1, 0), (0, -1, size[0]), (1, 1, 0), (1, -1, size[1])):
         inside_by = sign * ring[:, axis] + offset
         if inside_by.min(initial=0) >= 0:
@@ -260,7 +260,7 @@ def _cut(ring: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return ring
 
 
-def _draw(scene: list[_Shape], size: tuple[int, int], generator: np.random.Generator) -> np.ndarray:
+def _draw(scene: list[_Shape], size: tuple[int, int], generator: np.random.Generator) -> UInt8[np.ndarray, "h w 3"]:
     canvas = np.zeros(size, np.uint16)
     for number, shape in enumerate(scene):
         fill(canvas, shape.rings, number)
@@ -272,8 +272,8 @@ def _draw(scene: list[_Shape], size: tuple[int, int], generator: np.random.Gener
     return np.asarray(cv2.GaussianBlur(image, (3, 3), 0.6))
 
 
-def _grain(labels: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Noise of each pixel's class and uneven light, int16 (H, W), in grey levels."""
+def _grain(labels: UInt8[np.ndarray, "h w"], generator: np.random.Generator) -> Int16[np.ndarray, "h w"]:
+    """Noise of each pixel's class and uneven light, in grey levels."""
     fine = generator.integers(-128, 128, labels.shape, np.int8)
     coarse, light = (
         cv2.resize(generator.integers(0, 256, (rows, 2 * rows), np.uint8), labels.shape[::-1]).astype(np.int16) - 128
@@ -293,8 +293,8 @@ def write_cityscapes_layout(data: SyntheticData, folder: Path, on_image: Callabl
     for split, name in splits.items():
         streets = SyntheticStreets(data, split)
         for image_id in streets.image_ids:
-            image, labels = streets.image(image_id), streets.truth(image_id).labels
-            frame = Frame(image, labels, streets.polygons(image_id), CLASS_NAMES)
+            labels, polygons = streets.truth(image_id).labels, streets.polygons(image_id)
+            frame = Frame(streets.image(image_id), labels, polygons, CLASS_NAMES)
             write_frame(frame, folder, name, "streets", image_id)
             if on_image:
                 on_image()

@@ -6,11 +6,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cereals_core.shapes import Float, Real
+
+Images = Real[Tensor, "b 3 h w"]
+Masks = list[Float[Tensor, "_ _ _ _"]]
+Outputs = Float[Tensor, "b outputs rows columns"]
+
 
 class Network(nn.Module, ABC):
     """A network at stride 8, split where its first dropout is: a trunk computed once, and a head cheap to repeat.
 
-    Images are uint8 or float (B, 3, H, W) in [0, 255], RGB; the result is (B, outputs, ceil(H/8), ceil(W/8)).
+    Images are uint8 or float in [0, 255], RGB; the result has ceil(H / 8) rows and ceil(W / 8) columns.
     """
 
     mask_stride_px: int
@@ -25,17 +31,17 @@ class Network(nn.Module, ABC):
         """Draw all weights anew."""
 
     @abstractmethod
-    def trunk(self, images: Tensor) -> Any:
+    def trunk(self, images: Images) -> Any:
         """Compute everything before the first dropout."""
 
     @abstractmethod
-    def head(self, features: Any, masks: list[Tensor] | None = None) -> Tensor:
+    def head(self, features: Any, masks: Masks | None = None) -> Outputs:
         """Finish the pass from what `trunk` returned; `masks` as from `draw_masks`, None for no dropout."""
 
     @abstractmethod
     def mask_shapes(self, height: int, width: int) -> list[tuple[int, ...]]:
         """Shapes (1, C, rows, columns) of the masks that `head` takes for one image of `height` x `width` pixels."""
 
-    def forward(self, images: Tensor, masks: list[Tensor] | None = None) -> Tensor:
+    def forward(self, images: Images, masks: Masks | None = None) -> Outputs:
         """Trunk and head."""
         return self.head(self.trunk(images), masks)

@@ -7,18 +7,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cereals_core.shapes import Float32
+
 
 def draw_masks(
     rng: np.random.Generator, shapes: Sequence[tuple[int, ...]], dropout: float, device: torch.device | str = "cpu"
-) -> list[Tensor]:
-    """Draw one mask of each shape: float32, 0 with probability `dropout`, else 1 / (1 - dropout).
+) -> list[Float32[Tensor, "..."]]:
+    """Draw one mask of each shape: 0 with probability `dropout`, else 1 / (1 - dropout).
 
     At 0.5 a mask costs one random bit an element.
     """
     return [_draw(rng, shape, dropout).to(device, non_blocking=True) for shape in shapes]
 
 
-def _draw(rng: np.random.Generator, shape: tuple[int, ...], dropout: float) -> Tensor:
+def _draw(rng: np.random.Generator, shape: tuple[int, ...], dropout: float) -> Float32[Tensor, "..."]:
     size = math.prod(shape)
     if dropout == 0.5:
         keep = np.unpackbits(np.frombuffer(rng.bytes(-(-size // 8)), np.uint8), count=size)

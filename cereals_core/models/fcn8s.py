@@ -11,8 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from cereals_core.models.base import Network
+from cereals_core.models.base import Images, Masks, Network, Outputs
 from cereals_core.settings import Model
+from cereals_core.shapes import Float
 
 VGG16_BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 FC_CHANNELS = 4096
@@ -22,13 +23,12 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class Features(NamedTuple):
     """What the trunk hands to the head: all that no dropout mask touches.
 
-    `fc6`: (B, 4096 w, ceil(H/32), ceil(W/32)), after its ReLU; `pool4`, `pool3`: scores (B, outputs, ...) at stride 16
-    and 8.
+    `fc6`: 4096 w channels at stride 32, after its ReLU; `pool4`, `pool3`: scores at stride 16 and 8.
     """
 
-    fc6: Tensor
-    pool4: Tensor
-    pool3: Tensor
+    fc6: Float[Tensor, "b channels h32 w32"]
+    pool4: Float[Tensor, "b outputs h16 w16"]
+    pool3: Float[Tensor, "b outputs h8 w8"]
 
 
 class FCN8s(Network):
@@ -82,8 +82,8 @@ class FCN8s(Network):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
-    def trunk(self, images: Tensor) -> Features:
-        """Compute everything before the first dropout from uint8 or float images (B, 3, H, W) in [0, 255]."""
+    def trunk(self, images: Images) -> Features:
+        """Compute everything before the first dropout from images in [0, 255]."""
         x = (images - self.mean) / self.std
         pools = []
         for block in self.blocks:
@@ -96,8 +96,8 @@ class FCN8s(Network):
         rows, columns = (-(-side // self.mask_stride_px) for side in (height, width))
         return [(1, self.fc6.out_channels, rows, columns)] * 2
 
-    def head(self, features: Features, masks: list[Tensor] | None = None) -> Tensor:
-        """Finish the pass: (B, outputs, ceil(H/8), ceil(W/8)); `masks` as from `draw_masks`, None for no dropout."""
+    def head(self, features: Features, masks: Masks | None = None) -> Outputs:
+        """Finish the pass; `masks` as from `draw_masks`, None for no dropout."""
         x = features.fc6 if masks is None else features.fc6 * masks[0]
         x = torch.relu(self.fc7(x))
         x = self.score(x if masks is None else x * masks[1])
@@ -120,12 +120,12 @@ def _vgg_block(previous: int, channels: list[int]) -> nn.Sequential:
     return nn.Sequential(layers)
 
 
-def _crop(x: Tensor, like: Tensor) -> Tensor:
+def _crop(x: Float[Tensor, "b c _ _"], like: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
     return x[..., : like.shape[-2], : like.shape[-1]]
 
 
 @torch.no_grad()
-def _bilinear_(weight: Tensor) -> None:
+def _bilinear_(weight: Float[Tensor, "c c 4 4"]) -> None:
     ramp = torch.tensor([0.25, 0.75, 0.75, 0.25])
     weight.zero_()
     for channel in range(weight.shape[0]):

@@ -3,7 +3,7 @@
 torchvision is imported only when such a model is asked for: campaigns with FCN8s do without it.
 """
 
-from typing import Any, NamedTuple, Self, final
+from typing import Any, NamedTuple, final
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +11,10 @@ from torch.nn import functional
 
 from cereals_core.errors import CerealsError
 from cereals_core.grid import STRIDE_PX, map_shape
-from cereals_core.models.base import Network
+from cereals_core.models.base import Images, Masks, Network, Outputs
 from cereals_core.models.fcn8s import MEAN, STD
 from cereals_core.settings import Model
+from cereals_core.shapes import Float
 
 
 class TorchvisionError(CerealsError, ImportError):
@@ -45,11 +46,10 @@ ARCHITECTURES = {
 class Features(NamedTuple):
     """What the trunk hands to the head.
 
-    `values`: (B, C, rows, columns) at the model's own stride, up to its dropout; `cells`: rows and columns of the
-    result.
+    `values`: at the model's own stride, up to its dropout; `cells`: rows and columns of the result.
     """
 
-    values: Tensor
+    values: Float[Tensor, "b channels rows columns"]
     cells: tuple[int, int]
 
 
@@ -105,7 +105,7 @@ class TorchvisionNetwork(Network):
         self.statistics_frozen = True
         self.train(self.training)
 
-    def train(self, mode: bool = True) -> Self:
+    def train(self, mode: bool = True) -> "TorchvisionNetwork":
         """Set training mode, but for the batch normalisation that keeps its running statistics."""
         super().train(mode)
         for module in self.modules():
@@ -114,8 +114,8 @@ class TorchvisionNetwork(Network):
                 module.eval()
         return self
 
-    def trunk(self, images: Tensor) -> Features:
-        """Compute everything before the dropout from uint8 or float images (B, 3, H, W) in [0, 255]."""
+    def trunk(self, images: Images) -> Features:
+        """Compute everything before the dropout from images in [0, 255]."""
         maps = self.backbone((images - self.mean) / self.std)
         behind = self.architecture.behind_dropout
         values = self.classifier(maps) if behind is None else self.classifier[:behind](maps["out"])
@@ -129,8 +129,8 @@ class TorchvisionNetwork(Network):
         rows, columns = (-(-side // self.mask_stride_px) for side in (height, width))
         return [(1, self.classifier[behind].in_channels, rows, columns)]
 
-    def head(self, features: Features, masks: list[Tensor] | None = None) -> Tensor:
-        """Finish the pass: (B, outputs, ceil(H/8), ceil(W/8)); `masks` as from `draw_masks`, None for no dropout."""
+    def head(self, features: Features, masks: Masks | None = None) -> Outputs:
+        """Finish the pass; `masks` as from `draw_masks`, None for no dropout."""
         x = features.values * masks[0] if masks else features.values
         if self.architecture.behind_dropout is not None:
             x = self.classifier[self.architecture.behind_dropout :](x)

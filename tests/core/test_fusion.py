@@ -24,12 +24,12 @@ def test_extent_and_scaling_of_a_small_pool() -> None:
 
 
 def test_an_empty_mask_gives_the_empty_extent() -> None:
-    assert extent_of(np.ones(3), np.zeros(3, bool)) == EMPTY
+    assert extent_of(np.ones(3, np.float32), np.zeros(3, bool)) == EMPTY
     assert scale(np.ones((2, 2), np.float32), EMPTY).tolist() == [[0, 0], [0, 0]]
 
 
 def test_a_constant_map_scales_to_zero() -> None:
-    assert scale(np.full(3, 7.0), Extent(7, 7)).tolist() == [0, 0, 0]
+    assert scale(np.full(3, 7, np.float32), Extent(7, 7)).tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize(("name", "expected"), [("g1", 0.5), ("g2", 0.375), ("g3", 0.55), ("none", 0.75)])
@@ -75,7 +75,7 @@ def test_more_information_never_scores_less_and_more_cost_never_more(
     name: str, information: float, cost: float, other: float, alpha: float
 ) -> None:
     def score(i: float, c: float) -> float:
-        return float(FUSIONS[name](np.array(i, np.float32), np.array(c, np.float32), alpha))
+        return float(FUSIONS[name](np.array([i], np.float32), np.array([c], np.float32), alpha)[0])
 
     assert score(max(information, other), cost) >= score(min(information, other), cost)
     assert score(information, max(cost, other)) <= score(information, min(cost, other))

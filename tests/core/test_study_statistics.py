@@ -227,7 +227,7 @@ def test_the_first_crossing_is_that_of_a_dense_scan(points: list[tuple[int, floa
     if fast is not None and slow is not None:
         widest = max(b[0] - a[0] for a, b in itertools.pairwise(points))
         assert slow - widest / 1000 - 1e-9 <= fast <= slow + 1e-9
-        assert interpolate(curve(points), np.array(fast)) >= goal - 1e-12
+        assert interpolate(curve(points), np.array([fast])) >= goal - 1e-12
 
 
 @given(polylines, mious, mious, st.integers(1, 1000))
