@@ -8,9 +8,14 @@ import numpy as np
 from cereals_core.clicks import click_map
 from cereals_core.errors import DataError
 from cereals_core.grid import STRIDE_PX, VOID, Box, labels_at_stride, map_shape
+from cereals_core.shapes import Bool, Float32, Shaped, UInt8
+
+Labels, Clicks = UInt8[np.ndarray, "h w"], Float32[np.ndarray, "clicks 3"]
+"""Labels of a box's pixels, and clicks (y, x, weight) in pixels of the image."""
+Cells = Shaped[np.ndarray, "rows columns"]
 
 
-def labelled_cells(boxes: Iterable[Box], height: int, width: int) -> np.ndarray:
+def labelled_cells(boxes: Iterable[Box], height: int, width: int) -> Bool[np.ndarray, "rows columns"]:
     """Cells that the boxes cover: bool (ceil(H / 8), ceil(W / 8)) for an image of `height` x `width` pixels.
 
     Raises DataError for a box that leaves the image, is off the 8 px grid (only the image's edge may cut a cell), or
@@ -54,14 +59,14 @@ class Target(ABC):
     `cells` is (ceil(H / 8), ceil(W / 8)). Regions share no cell, so each answer is brought to map resolution alone.
     """
 
-    cells: np.ndarray
+    cells: Cells
 
     def __init__(self, height: int, width: int) -> None:
         self.height, self.width = height, width
         self.boxes: list[Box] = []
 
-    def add(self, box: Box, labels: np.ndarray, clicks: np.ndarray) -> None:
-        """Add an answer: labels uint8 (box height, box width), clicks float32 (V, 3), rows (y, x, weight) in the image.
+    def add(self, box: Box, labels: Labels, clicks: Clicks) -> None:
+        """Add an answer: labels of the box's pixels, and clicks (y, x, weight) in pixels of the image.
 
         Raises DataError as `labelled_cells`, and for labels that are not of their box's size.
         """
@@ -77,7 +82,7 @@ class Target(ABC):
         self.cells[box.cell_slices] = self._reduced(box, labels, clicks)
 
     @abstractmethod
-    def _reduced(self, box: Box, labels: np.ndarray, clicks: np.ndarray) -> np.ndarray:
+    def _reduced(self, box: Box, labels: Labels, clicks: Clicks) -> Cells:
         """Bring an answer to map resolution."""
 
     @property
@@ -93,7 +98,7 @@ class LabelTarget(Target):
         super().__init__(height, width)
         self.cells = np.full(map_shape(height, width), VOID, np.uint8)
 
-    def _reduced(self, box: Box, labels: np.ndarray, clicks: np.ndarray) -> np.ndarray:
+    def _reduced(self, box: Box, labels: Labels, clicks: Clicks) -> Cells:
         return labels_at_stride(labels)
 
     @property
@@ -109,7 +114,7 @@ class ClickTarget(Target):
         super().__init__(height, width)
         self.cells = np.full(map_shape(height, width), np.nan, np.float32)
 
-    def _reduced(self, box: Box, labels: np.ndarray, clicks: np.ndarray) -> np.ndarray:
+    def _reduced(self, box: Box, labels: Labels, clicks: Clicks) -> Cells:
         return click_map(clicks - np.array([box.y, box.x, 0], np.float32), labels.shape)
 
     @property
