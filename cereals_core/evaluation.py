@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+import scipy  # scipy.stats is loaded where it is first used, which takes half a second
 
 from cereals_core.errors import DataError
 from cereals_core.grid import VOID
@@ -85,7 +86,7 @@ def cost_agreement(predicted: Real[np.ndarray, "regions"], true: Real[np.ndarray
         predicted=float(predicted.sum()),
         true=float(true.sum()),
         pearson=_correlation(predicted, true),
-        spearman=_correlation(_ranks(predicted), _ranks(true)),
+        spearman=_correlation(scipy.stats.rankdata(predicted), scipy.stats.rankdata(true)),
         mean_absolute_error=float(np.abs(predicted - true).mean()) if true.size else float("nan"),
     )
 
@@ -101,14 +102,8 @@ def calibration(
     known = np.isfinite(predicted)
     pairs = np.column_stack([predicted[known], true[known]]).astype(np.float64)
     bins = min(most_bins, len(pairs))
-    number = ((_ranks(pairs[:, 0]) - 0.5) * bins / max(len(pairs), 1)).astype(np.intp)
+    number = ((scipy.stats.rankdata(pairs[:, 0]) - 0.5) * bins / max(len(pairs), 1)).astype(np.intp)
     return np.array([pairs[number == each].mean(axis=0) for each in np.unique(number)]).reshape(-1, 2)
-
-
-def _ranks(values: Real[np.ndarray, "n"]) -> Float64[np.ndarray, "n"]:
-    """Rank of each value from 1, equal values taking the mean of theirs."""
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts - 1) / 2)[place]
 
 
 def _correlation(a: Float64[np.ndarray, "n"], b: Float64[np.ndarray, "n"]) -> float:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import stdtr
+import scipy  # scipy.stats is loaded where it is first used, which takes half a second
 
 from cereals_core.shapes import Float64
 
@@ -59,11 +59,9 @@ def t_test_p(differences: Float64[np.ndarray, "n"]) -> float:
 
     `differences` are taken as normal. NaN for n < 2, and where all are equal.
     """
-    n = len(differences)
-    if n < 2 or np.ptp(differences) == 0:
+    if len(differences) < 2 or np.ptp(differences) == 0:
         return math.nan
-    error = float(differences.std(ddof=1)) / math.sqrt(n)
-    return float(2 * stdtr(n - 1, -abs(differences.mean()) / error))
+    return float(scipy.stats.ttest_1samp(differences, 0).pvalue)
 
 
 def sign_flip_p(differences: Float64[np.ndarray, "n"], rng: np.random.Generator, resamples: int = RESAMPLES) -> float:

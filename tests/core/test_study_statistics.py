@@ -280,14 +280,6 @@ def test_sign_flips_are_those_of_all_products(differences: list[int], unit: floa
     assert sign_flip_p(unit * np.array(differences), rng(1)) == naive_curves.sign_flip_p(differences)
 
 
-@given(values, st.data())
-def test_the_t_test_is_scipys(first: list[float], data: st.DataObject) -> None:
-    second = data.draw(st.lists(st.floats(-1, 1), min_size=len(first), max_size=len(first)))
-    differences = np.subtract(first, second)
-    if differences.std() > 1e-6:
-        assert t_test_p(differences) == pytest.approx(ttest_rel(first, second).pvalue, rel=1e-6, abs=1e-12)
-
-
 @given(values, st.floats(0.5, 2), st.floats(-1, 1))
 def test_the_bootstrap_moves_with_its_values(sample: list[float], scale: float, shift: float) -> None:
     seen = np.array(sample)
