@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cereals_core import strategies
 from cereals_core.shapes import Float, Float16, Float32, Float64, UInt8
 
 Logits = Float[Tensor, "b classes h w"]
@@ -100,9 +101,12 @@ def _entropy(p: Float64[Tensor, "b classes h w"]) -> Float64[Tensor, "b h w"]:
 Measure = Callable[[Logits], Map]
 SampledMeasure = Callable[[Iterable[Logits]], Map]
 
-MEASURES: dict[str, Measure] = {"entropy": entropy, "least_confidence": least_confidence, "margin": margin}
+_OF_ONE_PASS, _SAMPLED = (
+    [name for name, each in strategies.MEASURES.items() if each is kind] for kind in (False, True)
+)
+MEASURES: dict[str, Measure] = {name: globals()[name] for name in _OF_ONE_PASS}
 """Measures of one pass without dropout, by their names in settings."""
-SAMPLED_MEASURES: dict[str, SampledMeasure] = {"vote_entropy": vote_entropy, "bald": bald}
+SAMPLED_MEASURES: dict[str, SampledMeasure] = {name: globals()[name] for name in _SAMPLED}
 """Measures of many passes with dropout, by their names in settings."""
 
 

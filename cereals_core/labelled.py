@@ -10,8 +10,10 @@ from cereals_core.errors import DataError
 from cereals_core.grid import STRIDE_PX, VOID, Box, labels_at_stride, map_shape
 from cereals_core.shapes import Bool, Float32, Shaped, UInt8
 
-Labels, Clicks = UInt8[np.ndarray, "h w"], Float32[np.ndarray, "clicks 3"]
-"""Labels of a box's pixels, and clicks (y, x, weight) in pixels of the image."""
+Labels = UInt8[np.ndarray, "h w"]
+"""Labels of a box's pixels."""
+Clicks = Float32[np.ndarray, "clicks 3"]
+"""Clicks (y, x, weight) in pixels of the image."""
 Cells = Shaped[np.ndarray, "rows columns"]
 
 

@@ -5,10 +5,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
+from cereals_core.fusion import FUSIONS
 from cereals_core.grid import STRIDE_PX
 from cereals_core.location import Location, open_location
 from cereals_core.networks import NETWORKS
-from cereals_core.strategies import DROPOUT_MEASURES, STRATEGIES, Cost, Fusion, Information, Unit
+from cereals_core.strategies import MEASURES, STRATEGIES, Cost, Unit
 
 
 class Section(BaseModel):
@@ -136,12 +137,12 @@ class Acquisition(Section):
     unit: Unit = "region"
     """What a query is: a window, or a whole image."""
     window_px: int = Field(128, gt=0)
-    information: Information = "vote_entropy"
+    information: Literal[(*MEASURES, "random")] = "vote_entropy"  # type: ignore[valid-type]
     dropout_samples: int = Field(20, gt=1, le=255)
     """N_E: samples of vote entropy and BALD."""
     cost: Cost = "learned"
     """"true" takes the clicks from the pool's truth: an upper bound for studies, never to be had in practice."""
-    fusion: Fusion = "g1"
+    fusion: Literal[tuple(FUSIONS)] = "g1"  # type: ignore[valid-type]
     alpha: float = Field(0.5, ge=0, le=1)
     """Weight of information in g3."""
     batch_images: int = Field(1, gt=0)
@@ -176,7 +177,7 @@ class Acquisition(Section):
     @property
     def needs_dropout(self) -> bool:
         """Whether the information is measured over dropout samples."""
-        return self.information in DROPOUT_MEASURES
+        return MEASURES.get(self.information, False)
 
 
 class Stop(Section):

@@ -3,21 +3,20 @@
 from typing import Literal, NamedTuple
 
 Unit = Literal["region", "image"]
-Information = Literal["entropy", "vote_entropy", "least_confidence", "margin", "bald", "random"]
 Cost = Literal["learned", "true", "none"]
-Fusion = Literal["g1", "g2", "g3", "none"]
 
-DROPOUT_MEASURES = ("vote_entropy", "bald")
-"""Measures of information that need a network with dropout."""
+MEASURES = {"entropy": False, "vote_entropy": True, "least_confidence": False, "margin": False, "bald": True}
+"""Whether a measure of information takes many passes with dropout, or one without, by the name of its function in
+`cereals_core.information`."""
 
 
 class Strategy(NamedTuple):
     """Values of the four keys of `[acquisition]` that make a strategy, what it does in a line, and where it is from."""
 
     unit: Unit
-    information: Information
+    information: str
     cost: Cost
-    fusion: Fusion
+    fusion: str
     definition: str
     source: str
 

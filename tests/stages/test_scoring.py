@@ -12,7 +12,7 @@ from cereals_core.grid import map_shape
 from cereals_core.information import quantise
 from cereals_core.seeding import rng
 from cereals_core.settings import Acquisition
-from cereals_core.strategies import Fusion, Unit
+from cereals_core.strategies import Unit
 from tasks.region_maps import Regions
 from tasks.running import prefetch
 from tasks.scoring import Proposing
@@ -128,7 +128,7 @@ def test_proposals_out_of_a_rounds_reach_are_left_out_and_no_others(tmp_path: Pa
 
 @pytest.mark.parametrize("unit", ["region", "image"])
 @pytest.mark.parametrize("fusion", ["g1", "g2", "g3", "none"])
-def test_no_region_of_an_image_exceeds_its_best_score(tmp_path: Path, unit: Unit, fusion: Fusion) -> None:
+def test_no_region_of_an_image_exceeds_its_best_score(tmp_path: Path, unit: Unit, fusion: str) -> None:
     made = regions(tmp_path, Acquisition(unit=unit, window_px=8, fusion=fusion))[0]
     proposing = Proposing(made, made.scales())
     best = dict(enumerate(proposing.best))
