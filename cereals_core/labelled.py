@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from typing import ClassVar
 
 import numpy as np
 
@@ -62,10 +63,13 @@ class Target(ABC):
     """
 
     cells: Cells
+    unlabelled: ClassVar[np.generic]
+    """What a cell is before an answer covers it."""
 
     def __init__(self, height: int, width: int) -> None:
         self.height, self.width = height, width
         self.boxes: list[Box] = []
+        self.cells = np.full(map_shape(height, width), self.unlabelled)
 
     def add(self, box: Box, labels: Labels, clicks: Clicks) -> None:
         """Add an answer: labels of the box's pixels, and clicks (y, x, weight) in pixels of the image.
@@ -88,17 +92,15 @@ class Target(ABC):
         """Bring an answer to map resolution."""
 
     @property
-    @abstractmethod
     def teaches(self) -> bool:
         """Whether a loss would count any of the cells."""
+        return bool(self.boxes)
 
 
 class LabelTarget(Target):
     """Labels: uint8, of the pixel at each cell's centre, VOID where that is void or not labelled."""
 
-    def __init__(self, height: int, width: int) -> None:
-        super().__init__(height, width)
-        self.cells = np.full(map_shape(height, width), VOID, np.uint8)
+    unlabelled = np.uint8(VOID)
 
     def _reduced(self, box: Box, labels: Labels, clicks: Clicks) -> Cells:
         return labels_at_stride(labels)
@@ -112,14 +114,7 @@ class LabelTarget(Target):
 class ClickTarget(Target):
     """Clicks: float32, in each cell as `clicks.click_map` counts them, NaN where no answer covers it."""
 
-    def __init__(self, height: int, width: int) -> None:
-        super().__init__(height, width)
-        self.cells = np.full(map_shape(height, width), np.nan, np.float32)
+    unlabelled = np.float32(np.nan)
 
     def _reduced(self, box: Box, labels: Labels, clicks: Clicks) -> Cells:
         return click_map(clicks - np.array([box.y, box.x, 0], np.float32), labels.shape)
-
-    @property
-    def teaches(self) -> bool:
-        """Whether any cell is answered."""
-        return bool(self.boxes)

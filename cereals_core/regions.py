@@ -49,16 +49,6 @@ def candidates(labelled: Labelled, window_cells: int) -> Candidates:
     return window_sums(labelled, window_cells) == 0
 
 
-def image_sum(cells: Cells) -> Float32[np.ndarray, "1 1"]:
-    """Sum of a whole map, of any real dtype; for quantised maps rounded once."""
-    return np.asarray(cells.sum(dtype=np.float64, keepdims=True), np.float32)
-
-
-def untouched_image(labelled: Labelled) -> Bool[np.ndarray, "1 1"]:
-    """Whether the image holds no labelled cell, so that it may be asked for whole."""
-    return np.asarray(~labelled.any(keepdims=True))
-
-
 class Windows:
     """Regions of one size, a cell apart, wholly inside their image of `height` x `width` pixels."""
 
@@ -89,7 +79,7 @@ class WholeImages:
 
     def sums(self, cells: Cells, height: int, width: int) -> Sums:
         """Sum a map: (1, 1)."""
-        return image_sum(cells)
+        return np.asarray(cells.sum(dtype=np.float64, keepdims=True), np.float32)
 
     def compared(self, sums: Sums, height: int, width: int) -> Sums:
         """Return what is compared over the pool: means per cell, so that size makes no image better (our choice)."""
@@ -97,7 +87,7 @@ class WholeImages:
 
     def candidates(self, labelled: Labelled, height: int, width: int) -> Candidates:
         """Tell whether nothing of the image is labelled: (1, 1)."""
-        return untouched_image(labelled)
+        return np.asarray(~labelled.any(keepdims=True))
 
     def box(self, y: int, x: int, height: int, width: int) -> Box:
         """Return the whole image, in pixels."""

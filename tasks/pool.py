@@ -19,12 +19,12 @@ from tasks.store import tables
 from tasks.store.layout import Campaign
 from tasks.store.pool import group_name, open_pool
 from tasks.store.products import Product
-from tasks.telling.progress import Advance, track
+from tasks.telling.progress import Tracker, track
 
 SPLITS: tuple[Literal["pool"], Literal["eval"]] = ("pool", "eval")
 
 
-Track = Callable[[int, str], AbstractContextManager[Advance]]
+Track = Callable[[int, str], AbstractContextManager[Tracker]]
 """Follows so many units of work."""
 
 

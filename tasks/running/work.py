@@ -1,6 +1,5 @@
 """What the body of a stage gets: campaign and round, where to write and compute, and what to leave on record."""
 
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,8 +8,7 @@ from typing import Any, TypeVar
 
 from tasks.running.workers import current_workers
 from tasks.store.layout import Campaign
-from tasks.telling.progress import Advance, track
-from tasks.telling.tracking import Reached
+from tasks.telling.progress import Tracker, track
 
 Batch = TypeVar("Batch")
 
@@ -53,27 +51,13 @@ class Work:
         self.facts.update(hosts=sorted(hosts), peak_bytes=peak_bytes)
 
     @contextmanager
-    def track(self, total: int, unit: str, done: int = 0, at_most: bool = False) -> Iterator[Advance]:
-        """Show progress over `total` units, `done` of them already; yield the function to call after each.
+    def track(self, total: int, unit: str, done: int = 0, at_most: bool = False) -> Iterator[Tracker]:
+        """Show progress over `total` units, `done` of them already; yield what to call after each.
 
-        How many were worked through, and in how many seconds, goes into the facts.
+        How many were worked through, and in how many seconds, is added to the facts.
         """
         name = self.stage if self.round_number is None else f"round {self.round_number} {self.stage}"
-        with track(name, total, unit, done, at_most, [_Record(self.facts, done)]) as advance:
-            yield advance
-
-
-class _Record:
-    """Adds the work that it is told of to the facts of a stage."""
-
-    def __init__(self, facts: dict[str, Any], done: int) -> None:
-        self._facts, self._done, self._started = facts, done, time.perf_counter()
-
-    def show(self, reached: Reached) -> None:
-        """Wait for the end."""
-
-    def end(self, reached: Reached, whole: bool) -> None:
-        """Add units and seconds."""
-        before = self._facts.get("units", 0), self._facts.get("units_s", 0.0)
-        elapsed_s = time.perf_counter() - self._started
-        self._facts.update(units=before[0] + reached.done - self._done, units_s=round(before[1] + elapsed_s, 6))
+        with track(name, total, unit, done, at_most) as tracker:
+            yield tracker
+        units, units_s = self.facts.get("units", 0), self.facts.get("units_s", 0.0)
+        self.facts.update(units=units + tracker.counted, units_s=round(units_s + tracker.elapsed_s, 6))

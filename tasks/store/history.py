@@ -1,7 +1,6 @@
 """What a campaign has reached, from its manifests alone; needs neither Prefect nor torch."""
 
 from collections.abc import Iterator
-from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
 
@@ -18,10 +17,7 @@ from tasks.store.products import (
     recorded_version,
     require,
 )
-from tasks.store.storage import files_below, names_in
-
-Manifest = tuple[int | None, Path, object]
-"""Round and folder of a product, and what is another whenever its manifest is."""
+from tasks.store.storage import files_below, names_in, version_of
 
 
 def product_of(campaign: Campaign, stage: str, number: int | None) -> Product:
@@ -81,34 +77,17 @@ def products_made(campaign: Campaign) -> Iterator[tuple[int | None, Product]]:
             yield number, product
 
 
-def manifests(campaign: Campaign) -> Iterator[Manifest]:
-    """Yield round and folder of every product that has a manifest, valid or not, and what tells of its changes."""
-    return _manifests_on_disk(campaign) if is_on_disk(campaign.folder) else _manifests_in_store(campaign)
-
-
-def _manifests_on_disk(campaign: Campaign) -> Iterator[Manifest]:
+def manifests(campaign: Campaign) -> Iterator[tuple[int | None, Path, object]]:
+    """Yield round and folder of every product that has a manifest, valid or not, and what changes with the manifest."""
+    on_disk = is_on_disk(campaign.folder)
+    stored = {} if on_disk else files_below(campaign.folder)  # one request tells all
     for number in (None, *campaign.rounds()):
         parent = campaign.folder if number is None else campaign.round(number)
-        for name in sorted(filter(_is_stage, names_in(parent))):
-            with suppress(FileNotFoundError, NotADirectoryError):
-                stat = (parent / name / MANIFEST).stat()
-                yield number, parent / name, (stat.st_mtime_ns, stat.st_size, stat.st_ino)
-
-
-def _manifests_in_store(campaign: Campaign) -> Iterator[Manifest]:
-    """One request tells all."""
-    files = files_below(campaign.folder)
-    for number in (None, *campaign.rounds()):
-        parent = campaign.folder if number is None else campaign.round(number)
-        prefix = "" if number is None else f"{parent.parent.name}/{parent.name}/"
-        for name, (_, version) in sorted(files.items()):
-            stage = name.removeprefix(prefix).removesuffix(f"/{MANIFEST}")
-            if name == f"{prefix}{stage}/{MANIFEST}" and _is_stage(stage):
-                yield number, parent / stage, version
-
-
-def _is_stage(name: str) -> bool:
-    return not name.startswith(".") and "/" not in name
+        for name in sorted(name for name in names_in(parent) if not name.startswith(".")):
+            file = parent / name / MANIFEST
+            version = version_of(file) if on_disk else stored.get(str(file).removeprefix(f"{campaign.folder}/"))
+            if version is not None:
+                yield number, file.parent, version
 
 
 def begun_stages(campaign: Campaign, number: int) -> list[str]:

@@ -114,6 +114,15 @@ def files_below(folder: Path) -> Files:
     return {name.removeprefix(root): version for name, version in versions.items() if name.startswith(root)}
 
 
+def version_of(file: Path) -> tuple[int, ...] | None:
+    """Return what changes with a file's content on a disk; None if there is no file."""
+    try:
+        stat = file.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino
+
+
 def sizes_below(folder: Path) -> dict[str, int]:
     """Size in bytes of every file below a folder, by its name relative to that; nothing if it is missing."""
     return {name: size for name, (size, _) in files_below(folder).items()}

@@ -1,6 +1,6 @@
 """The tables on disk: Parquet files of a name and schema each; page checksums are written and verified."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -44,7 +44,7 @@ class Table:
             add(rows)
 
     @contextmanager
-    def writing(self, folder: Path) -> Iterator["Add"]:
+    def writing(self, folder: Path) -> Iterator[Callable[[Rows], None]]:
         """Write the table part by part: yields the function that adds rows, as a row group of their own."""
         with (
             written_whole(folder / self.file) as stream,
@@ -72,13 +72,6 @@ class Table:
             raise ProductError(
                 f"{file}: not readable ({error}); remove its folder, then `cereals run` makes it again"
             ) from None
-
-
-class Add(Protocol):
-    """Adds rows to a table that is being written."""
-
-    def __call__(self, rows: Rows) -> None:
-        """Write them as a row group."""
 
 
 def _columns(schema: pa.Schema) -> str:

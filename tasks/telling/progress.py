@@ -1,16 +1,18 @@
 """Progress of long work, told to whoever listens in this thread; and a clean stop between two steps."""
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from datetime import datetime
 from typing import Protocol
 
 from rich.console import Console
 
 from cereals_core.errors import CerealsError
-from tasks.telling.tracking import Reached, Sink, Tracker
+from tasks.telling.tracking import Reached, Sink
 
 console = Console(stderr=True)
 _stop = threading.Event()
@@ -89,53 +91,65 @@ def stop_if_requested() -> None:
         raise Interrupted("stopped on request; run the same command again to go on")
 
 
-class Advance(Protocol):
-    """What to call after a unit of work."""
+class Tracker:
+    """Progress of one piece of work, told to sinks; threads may share it. `begun` is how it stood at the start."""
+
+    def __init__(self, begun: Reached, sinks: Sequence[Sink]) -> None:
+        self._sinks, self._lock = sinks, threading.Lock()
+        self._started, self._begun, self.reached = time.perf_counter(), begun, begun
+
+    @property
+    def counted(self) -> int:
+        """Units that were counted since the start."""
+        return self.reached.done - self._begun.done
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the start."""
+        return time.perf_counter() - self._started
 
     def __call__(self, note: str = "", units: int = 1) -> None:
-        """Count some units, and show a remark beside the bar."""
+        """Count some units, and show a remark beside the bar; raise Interrupted as `stop_if_requested`."""
+        with self._lock:
+            self._show(self.reached.done + units, self.reached.total, note)
+        stop_if_requested()
+
+    def update(self, done: int, total: int, note: str = "") -> None:
+        """Tell that `done` of `total` units are there."""
+        with self._lock:
+            self._show(done, total, note)
+
+    def _show(self, done: int, total: int, note: str) -> None:
+        rate = (done - self._begun.done) / max(self.elapsed_s, 1e-9)
+        self.reached = replace(self.reached, done=done, total=total, rate=rate, note=note)
+        for sink in self._sinks:
+            sink.show(self.reached)
+
+    def end(self, whole: bool) -> None:
+        """Tell that nothing more comes; `whole`: the work ended well, all of it."""
+        with self._lock:
+            for sink in self._sinks:
+                sink.end(self.reached, whole)
 
 
-_advance: ContextVar[Advance | None] = ContextVar("advance", default=None)
+_tracked: ContextVar[Tracker | None] = ContextVar("tracked", default=None)
 
 
 @contextmanager
-def tracker(
-    what: str, total: int, unit: str, done: int = 0, at_most: bool = False, sinks: Sequence[Sink] = ()
-) -> Iterator[Tracker]:
-    """Follow `total` units of work, `done` of them already; tell this thread's listener of it, and `sinks`.
+def track(what: str, total: int, unit: str, done: int = 0, at_most: bool = False) -> Iterator[Tracker]:
+    """Follow `total` units of work, `done` of them already, and tell this thread's listener of it.
 
-    `at_most`: the work may end before the total is reached.
+    Yields what to call after each. `at_most`: the work may end before the total is reached.
     """
     begun = Reached(what, unit, done, total, 0.0, at_most=at_most)
-    made = Tracker(begun, [*_listener.get().sinks(begun), *sinks])
-    whole = False
+    tracker, whole = Tracker(begun, _listener.get().sinks(begun)), False
+    token = _tracked.set(tracker)
     try:
-        yield made
+        yield tracker
         whole = True
     finally:
-        made.end(whole)
-
-
-@contextmanager
-def track(
-    what: str, total: int, unit: str, done: int = 0, at_most: bool = False, sinks: Sequence[Sink] = ()
-) -> Iterator[Advance]:
-    """Show progress over `total` units of work, or `at_most` so many, `done` of them already, as `tracker` does.
-
-    Yields the function to call after each.
-    """
-    with tracker(what, total, unit, done, at_most, sinks) as followed:
-
-        def advance(note: str = "", units: int = 1) -> None:
-            followed.advance(note, units)
-            stop_if_requested()
-
-        token = _advance.set(advance)
-        try:
-            yield advance
-        finally:
-            _advance.reset(token)
+        _tracked.reset(token)
+        tracker.end(whole)
 
 
 def advance_here() -> bool:
@@ -143,9 +157,9 @@ def advance_here() -> bool:
 
     Otherwise, on a worker, whoever handed out the work has to count it.
     """
-    advance: Callable[[], None] | None = _advance.get()
-    if advance is None:
+    tracker = _tracked.get()
+    if tracker is None:
         stop_if_requested()
         return False
-    advance()
+    tracker()
     return True

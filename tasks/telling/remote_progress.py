@@ -10,8 +10,8 @@ from typing import Any
 
 from distributed import Client, Future, get_worker
 
-from tasks.telling.progress import tracker
-from tasks.telling.tracking import Reached, Sink, Tracker
+from tasks.telling.progress import Tracker, track
+from tasks.telling.tracking import Reached, Sink
 
 TOPIC = "cereals-progress"
 EVERY_S = 1.0
@@ -85,7 +85,7 @@ class Follower:
     def _show(self, event: Event) -> None:
         reached = Reached(**{each.name: event[each.name] for each in fields(Reached)})
         if self._tracker is None:
-            self._tracker = self._open.enter_context(tracker(reached.what, reached.total, reached.unit, reached.done))
+            self._tracker = self._open.enter_context(track(reached.what, reached.total, reached.unit, reached.done))
         self._tracker.update(reached.done, reached.total, reached.note)
         if event["ended"]:
             self.close()

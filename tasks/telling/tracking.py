@@ -1,9 +1,6 @@
 """How far a piece of work has come, told to whatever shows it: a terminal, a Prefect run, another process."""
 
-import threading
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 from tasks.pages.wording import duration
@@ -49,34 +46,3 @@ class Sink(Protocol):
 
     def end(self, reached: Reached, whole: bool) -> None:
         """Tell that nothing more comes; `whole`: the work ended well, all of it."""
-
-
-class Tracker:
-    """Progress of one piece of work, told to sinks; threads may share it. `begun` is how it stood at the start."""
-
-    def __init__(self, begun: Reached, sinks: Sequence[Sink]) -> None:
-        self._sinks, self._lock = sinks, threading.Lock()
-        self._started, self._first, self._reached = time.monotonic(), begun.done, begun
-
-    def update(self, done: int, total: int, note: str = "") -> None:
-        """Tell that `done` of `total` units are there."""
-        with self._lock:
-            self._show(done, total, note)
-
-    def advance(self, note: str = "", units: int = 1) -> None:
-        """Tell that so many more units are there."""
-        with self._lock:
-            self._show(self._reached.done + units, self._reached.total, note)
-
-    def _show(self, done: int, total: int, note: str) -> None:
-        elapsed_s = time.monotonic() - self._started
-        rate = (done - self._first) / elapsed_s if elapsed_s > 0 else 0.0
-        self._reached = replace(self._reached, done=done, total=total, rate=rate, note=note)
-        for sink in self._sinks:
-            sink.show(self._reached)
-
-    def end(self, whole: bool) -> None:
-        """Tell that nothing more comes."""
-        with self._lock:
-            for sink in self._sinks:
-                sink.end(self._reached, whole)

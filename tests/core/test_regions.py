@@ -3,7 +3,7 @@ import numpy as np
 from hypothesis import given
 from strategies import FEW, masks, quantised_maps, windows
 
-from cereals_core.regions import candidates, image_sum, untouched_image, window_sums
+from cereals_core.regions import WholeImages, candidates, window_sums
 
 
 def test_sums_of_two_by_two_windows() -> None:
@@ -55,9 +55,9 @@ def test_candidates_equal_the_loop(labelled: np.ndarray, window: int) -> None:
 
 @given(quantised_maps())
 def test_the_sum_of_an_image_is_that_of_its_cells(cells: np.ndarray) -> None:
-    assert image_sum(cells).tolist() == [[np.float32(sum(float(cell) for cell in cells.ravel()))]]
+    assert WholeImages().sums(cells, 8, 8).tolist() == [[np.float32(sum(float(cell) for cell in cells.ravel()))]]
 
 
 @given(masks())
 def test_an_image_is_untouched_where_no_cell_is_labelled(labelled: np.ndarray) -> None:
-    assert untouched_image(labelled).tolist() == [[True not in labelled.ravel().tolist()]]
+    assert WholeImages().candidates(labelled, 8, 8).tolist() == [[True not in labelled.ravel().tolist()]]

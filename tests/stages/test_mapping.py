@@ -12,7 +12,6 @@ from cereals_core.information import MEASURES, SAMPLED_MEASURES, quantise
 from cereals_core.models.fcn8s import FCN8s
 from cereals_core.prediction import Predictor
 from cereals_core.seeding import rng
-from cereals_core.strategies import MEASURES
 from tasks import mapping
 from tasks.mapping import cost_map, info_map, true_cost_map
 from tasks.oracle import seed_set
@@ -101,7 +100,7 @@ def test_finished_shards_are_kept(campaign: Campaign, pool: Product, monkeypatch
     np.testing.assert_equal(again, expected)
 
 
-@pytest.mark.parametrize("name", MEASURES)
+@pytest.mark.parametrize("name", [*MEASURES, *SAMPLED_MEASURES])
 def test_information_maps_are_those_of_the_named_measure(
     name: str, tmp_path: Path, pool: Product, ledger: Product
 ) -> None:

@@ -12,9 +12,9 @@ from prefect.client.schemas.objects import Artifact
 from prefect.context import FlowRunContext
 
 from tasks.telling import run_progress
-from tasks.telling.progress import Interrupted, Nobody, request_stop, told_to, track, tracker
+from tasks.telling.progress import Interrupted, Nobody, Tracker, request_stop, told_to, track
 from tasks.telling.run_progress import Due, RunListener
-from tasks.telling.tracking import Reached, Sink, Tracker
+from tasks.telling.tracking import Reached, Sink
 
 
 class Told(Nobody):
@@ -50,7 +50,7 @@ def test_a_tracker_tells_its_sinks_and_takes_the_rate_from_what_was_done_since()
     told = Told()
     followed = Tracker(Reached("work", "images", 4, 10, 0.0), [told])
     time.sleep(0.05)
-    followed.advance("one")
+    followed("one")
     followed.update(8, 12)
     followed.end(whole=True)
     one, two = told.shown
@@ -62,7 +62,7 @@ def test_a_tracker_tells_its_sinks_and_takes_the_rate_from_what_was_done_since()
 def test_threads_may_share_a_tracker() -> None:
     told = Told()
     followed = Tracker(Reached("work", "images", 0, 800, 0.0), [told])
-    threads = [threading.Thread(target=lambda: [followed.advance() for _ in range(100)]) for _ in range(8)]
+    threads = [threading.Thread(target=lambda: [followed() for _ in range(100)]) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -110,9 +110,9 @@ def test_work_that_its_listener_calls_off_stops() -> None:
 @task(name="some", task_run_name="demo round 3 some")
 def some(units: int, what: str, done: int | None = None) -> None:
     """Work of a stage, its progress told whenever there is some; it breaks if not all is done."""
-    with told_to(RunListener()), tracker(what, units, "images") as followed:
+    with told_to(RunListener()), track(what, units, "images") as followed:
         for _ in range(units if done is None else done):
-            followed.advance("note")
+            followed("note")
             time.sleep(0.02)
         if done is not None:
             raise ValueError("broken")
