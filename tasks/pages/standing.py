@@ -61,31 +61,31 @@ def _ended(facts: RoundFacts) -> str:
 def _without_budget(facts: RoundFacts) -> str:
     if facts.rounds is None or not facts.rounds_asked:
         return ""
-    more, pace = facts.rounds - facts.rounds_asked, _pace(facts)
-    end = facts.clicks_so_far + more * pace
+    more, a_round = facts.rounds - facts.rounds_asked, _clicks_a_round(facts)
+    end = facts.clicks_so_far + more * a_round
     if more <= 0:
         return f"All rounds of queries are done, for {_clicks(facts.clicks_so_far)}; {_LAST}"
     return (
-        f"No budget of clicks is set. A round has cost {_clicks(pace)} on average; with {plural(more, 'more round')} "
+        f"No budget of clicks is set. A round has cost {_clicks(a_round)} on average; with {plural(more, 'more round')} "
         f"of queries the campaign ends near {_clicks(end)}."
     )
 
 
 def _within_budget(facts: RoundFacts, left: float) -> str:
-    pace = _pace(facts)
-    if pace <= 0:
+    a_round = _clicks_a_round(facts)
+    if a_round <= 0:
         return f"{_clicks(left)} of the budget are left."
-    cost = f"a round has cost {_clicks(pace)} on average, so that the {_clicks(left)} left last for"
-    about = f"about {left / pace:,.1f} more rounds"
+    cost = f"a round has cost {_clicks(a_round)} on average, so that the {_clicks(left)} left last for"
+    about = f"about {left / a_round:,.1f} more rounds"
     if facts.rounds is None:
         return f"{cost[0].upper()}{cost[1:]} {about}."
     planned = facts.rounds - facts.rounds_asked
-    if planned * pace <= left:
+    if planned * a_round <= left:
         return f"On track: {cost} the {plural(planned, 'round')} still planned."
     return f"The clicks will run out first: {cost} {about}, and {planned} are planned."
 
 
-def _pace(facts: RoundFacts) -> float:
+def _clicks_a_round(facts: RoundFacts) -> float:
     """Clicks of a round so far, on average; 0 before the first query."""
     return (facts.clicks_so_far - facts.points[0].clicks) / facts.rounds_asked if facts.rounds_asked else 0.0
 
