@@ -12,14 +12,13 @@ from cereals_core.settings import Acquisition
 from cereals_core.shapes import Float32, Int64, Shaped
 
 Proposals = dict[str, Shaped[np.ndarray, "n"]]
-"""Columns: `score` float32, never NaN; `y`, `x` integer, the region's position; `image_rank`
-integer, the place of its image's id among all ids of the pool in sorted order; `spend` float64, what it takes from the
-budget, at least 1."""
+"""Columns: `score` float32, never NaN; `y`, `x` integer, the region's position; `image_rank` integer, the place of its
+image's id among all ids of the pool in sorted order; `spend` float64, what it takes from the budget, at least 1."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What a round may spend, `amount` pixels or predicted clicks, and the `least` that one query takes of it."""
+    """The most a round may spend, `amount` pixels or predicted clicks, and the `least` that one query takes of it."""
 
     amount: float
     unit: Literal["pixels", "clicks"]
@@ -27,12 +26,12 @@ class Budget:
 
     @property
     def most_queries(self) -> int:
-        """No round asks for more queries than this."""
+        """Largest number of queries that a round can ask for."""
         return int(self.amount // self.least)
 
 
 def round_budget(wanted: Acquisition, mean_image_pixels: float, smallest_image_pixels: int) -> Budget:
-    """The budget of a round: images_per_round * mean_image_pixels pixels, or clicks_per_round predicted clicks.
+    """Compute a round's budget: images_per_round * mean_image_pixels pixels, or clicks_per_round predicted clicks.
 
     `mean_image_pixels` and `smallest_image_pixels` are areas of the pool's images. A window takes its area, a whole
     image its own; with a budget in clicks a query takes what it is predicted to cost, at least 1 click. Raises
@@ -55,7 +54,7 @@ def round_budget(wanted: Acquisition, mean_image_pixels: float, smallest_image_p
 
 
 class Cutoff:
-    """What a proposal's score must be at least to be among the k best of the pool, as far as that is known by now.
+    """Lower bound of the k-th best score in the pool, as far as scores are known by now.
 
     Scores are added as they are found, in any order, from any thread; `least` never falls, and never exceeds the k-th
     best score of all. It saves the search for proposals that no budget of k queries can reach.
@@ -66,7 +65,7 @@ class Cutoff:
         self._best, self._known, self._lock = np.empty(0, np.float32), set[Hashable](), threading.Lock()
 
     def add(self, origin: Hashable, scores: Float32[np.ndarray, "n"]) -> None:
-        """Take note of the scores of the proposals of `origin`, never NaN; those of one origin count once."""
+        """Add the scores of the proposals of `origin`, never NaN; those of one origin count once."""
         with self._lock:
             if origin in self._known:
                 return
@@ -79,9 +78,10 @@ class Cutoff:
 
 
 def top_k(proposals: Proposals, k: int) -> Int64[np.ndarray, "taken"]:
-    """Indices of the k best proposals, best first; equal scores go to the smaller (y, x), then the smaller image rank.
+    """Return the indices of the k best proposals, best first.
 
-    Returns min(k, n) of them. Only the k best and what ties with the last of them are sorted.
+    Equal scores go to the smaller (y, x), then the smaller image rank. Returns min(k, n) of them. Only the k best and
+    what ties with the last of them are sorted.
     """
     scores = proposals["score"]
     kept = np.arange(len(scores))
@@ -92,7 +92,7 @@ def top_k(proposals: Proposals, k: int) -> Int64[np.ndarray, "taken"]:
 
 
 def best_within(proposals: Proposals, budget: float) -> Int64[np.ndarray, "taken"]:
-    """Indices of the best proposals that the budget holds, in the order of `top_k`.
+    """Return the indices of the best proposals that the budget holds, in the order of `top_k`.
 
     They are the longest beginning of that order whose `spend` sums to `budget` at most; the best one is in it whatever
     it spends, so that every round asks for something (our choice). None without a proposal.

@@ -13,12 +13,12 @@ from cereals_core.shapes import Bool, Float32, Int64, UInt8
 from cereals_core.truth import Truth
 
 MOST_CLICKS_PER_PIXEL = 10
-"""Clicks above this are cut off in a pixel of the click map (Mackowiak et al. 2018)."""
+"""Most clicks that count in a pixel of the click map (Mackowiak et al. 2018)."""
 
 
 @dataclass(frozen=True)
 class RegionCost:
-    """What it cost to label one region, in clicks; `Answer` and the ledger carry it."""
+    """True cost of labelling one region, in clicks; `Answer` and the ledger carry it."""
 
     vertices: float
     """c_p: clicks inside, the sum of their weights."""
@@ -29,7 +29,7 @@ class RegionCost:
 
 
 def click_map(clicks: Float32[np.ndarray, "clicks 3"], shape: tuple[int, int]) -> Float32[np.ndarray, "rows columns"]:
-    """Clicks per cell, (ceil(H / 8), ceil(W / 8)), of clicks (y, x, weight) in an image of `shape` (H, W).
+    """Sum clicks (y, x, weight) in an image of `shape` (H, W) over each cell; returns ceil(H / 8) x ceil(W / 8) cells.
 
     Weights are added up per pixel, each pixel is clipped to [0, 10], and pixels are summed over blocks of 8 x 8. The
     clipping is the paper's; summing, so that totals are kept, is our choice. Without clicks the map is zero.
@@ -45,15 +45,16 @@ def click_map(clicks: Float32[np.ndarray, "clicks 3"], shape: tuple[int, int]) -
 def clicks_inside(
     clicks: Float32[np.ndarray, "clicks 3"], box: Box, shape: tuple[int, int]
 ) -> Bool[np.ndarray, "clicks"]:
-    """Which of the clicks (y, x, weight) have their pixel inside `box`, in an image of `shape` (H, W)."""
+    """Tell which clicks (y, x, weight) have their pixel inside `box`, in an image of `shape` (H, W)."""
     y, x = _pixels(clicks, shape)
     return (y >= box.y) & (y < box.y + box.height) & (x >= box.x) & (x < box.x + box.width)
 
 
 def region_cost(truth: Truth, box: Box) -> RegionCost:
-    """True cost (c_p, c_i, c_c) of the region `box`, which lies in the image (Cai et al. 2021; Colling et al. 2021).
+    """Count the true cost (c_p, c_i, c_c) of the region `box`, which lies in the image.
 
-    Vertices are not clipped per pixel. Void counts as a class. Components are 4-connected within the region.
+    Vertices are not clipped per pixel. Void counts as a class. Components are 4-connected within the region. Source:
+    Cai et al. 2021; Colling et al. 2021.
     """
     labels = truth.labels[box.slices]
     inside = clicks_inside(truth.clicks, box, truth.labels.shape)
@@ -62,7 +63,7 @@ def region_cost(truth: Truth, box: Box) -> RegionCost:
 
 
 def border_crossings(labels: UInt8[np.ndarray, "h w"]) -> int:
-    """Class changes between neighbours on a closed walk once round the outermost pixels of labels.
+    """Count class changes between neighbours on a closed walk once round the outermost pixels of labels.
 
     A region one pixel high or wide has no way round: its line is walked once, from end to end, and not closed.
     """
@@ -74,7 +75,7 @@ def border_crossings(labels: UInt8[np.ndarray, "h w"]) -> int:
 
 
 def count_components(labels: UInt8[np.ndarray, "h w"]) -> int:
-    """Number of 4-connected components of equal value in labels."""
+    """Count the 4-connected components of equal value in labels."""
     areas = ((labels == label).astype(np.uint8) for label in np.unique(labels))
     return sum(cv2.connectedComponents(area, connectivity=4)[0] - 1 for area in areas)
 

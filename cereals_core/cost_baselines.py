@@ -16,15 +16,15 @@ SAMPLES = ("queried", "random")
 
 
 def clicks_per(clicks: float, amount: float) -> float:
-    """Clicks for each unit of `amount`, labelled pixels or edges, over all that is labelled; NaN if there is none.
+    """Divide clicks by `amount`, labelled pixels or edges, over all that is labelled; NaN if there is none.
 
-    Times the pixels, or the edges, of a region it is a baseline's prediction of the region's clicks.
+    Times the pixels, or the edges, of a region the quotient is a baseline's prediction of the region's clicks.
     """
     return clicks / amount if amount > 0 else float("nan")
 
 
 def edge_map(image: UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w"]:
-    """Magnitude of the grey-value gradient in each pixel, by Sobel's 3 x 3 filters: >= 0.
+    """Compute the magnitude of the grey-value gradient in each pixel, by Sobel's 3 x 3 filters: >= 0.
 
     `image` is RGB. Pixels outside are mirrored, so an image's border is no edge. It needs no label.
     """
@@ -34,7 +34,7 @@ def edge_map(image: UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w"]:
 
 
 def region_edges(edges: Float32[np.ndarray, "h w"], box: Box) -> float:
-    """Edges of a region: the sum of `edge_map` over its pixels, its density times its area, in grey values."""
+    """Sum `edge_map` over the pixels of a region: its density of edges times its area, in grey values."""
     return float(edges[box.slices].sum(dtype=np.float64))
 
 

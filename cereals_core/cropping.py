@@ -23,7 +23,7 @@ class Crop(NamedTuple):
     """Their share of all labelled cells of the image, in (0, 1]."""
 
     def slices_at(self, stride_px: int) -> tuple[slice, slice]:
-        """Index of the crop in an array with one position for `stride_px` pixels, a divisor of the crop grid."""
+        """Return the crop's index in an array with one position for `stride_px` pixels, a divisor of the crop grid."""
         y, x, height, width = self.box
         rows, columns = -(-(y + height) // stride_px), -(-(x + width) // stride_px)
         return slice(y // stride_px, rows), slice(x // stride_px, columns)
@@ -58,7 +58,7 @@ def crops(
 
 
 def _widened(cells: slice, size_px: int, context_px: int, grid_px: int) -> tuple[int, int]:
-    """First and end pixel of a span of cells with its context, outwards to the grid, cut at the image's edges."""
+    """Return first and end pixel of cells with their context, outwards to the grid, cut at the image's edges."""
     start = (cells.start * STRIDE_PX - context_px) // grid_px * grid_px
     end = -(-(cells.stop * STRIDE_PX + context_px) // grid_px) * grid_px
     return max(start, 0), min(end, size_px)

@@ -15,7 +15,7 @@ AXES: tuple[Axis, Axis] = ("clicks", "pixels")
 
 @dataclass(frozen=True)
 class Point:
-    """One point of a learning curve: the model of a round, and what the labels it was trained on had cost.
+    """One point of a learning curve: the model of a round, and the cost of the labels it was trained on.
 
     `miou`: in [0, 1]; `clicks`: true clicks (polygon vertices) so far; `pixels`: labelled pixels so far.
     """
@@ -34,9 +34,10 @@ class Curve(NamedTuple):
 
 
 def curve_of(points: Iterable[Point], axis: Axis) -> Curve:
-    """Sort points by what was spent on them; of equal spend the latest round counts, and points without a mIoU do not.
+    """Sort points into a curve by what was spent on them.
 
-    mIoU need not rise. Nothing is said outside the points: no extrapolation (our choice).
+    Of equal spend the latest round counts, and points without a mIoU do not. mIoU need not rise. Nothing is said
+    outside the points: no extrapolation (our choice).
     """
     in_order = sorted(points, key=lambda point: point.round)
     miou = {float(getattr(point, axis)): point.miou for point in in_order if math.isfinite(point.miou)}
@@ -45,14 +46,14 @@ def curve_of(points: Iterable[Point], axis: Axis) -> Curve:
 
 
 def interpolate(curve: Curve, spend: Real[np.ndarray, "places"]) -> Float64[np.ndarray, "places"]:
-    """mIoU on the straight lines between points; NaN outside the points."""
+    """Read mIoU off the straight lines between points; NaN outside the points."""
     if not curve.spend.size:
         return np.full(spend.shape, np.nan)
     return np.interp(spend, curve.spend, curve.miou, left=np.nan, right=np.nan)
 
 
 def common_range(curves: Sequence[Curve]) -> tuple[float, float] | None:
-    """Smallest and largest spend at which all curves are defined; None if there is none, or no curve."""
+    """Return smallest and largest spend at which all curves are defined; None if there is none, or no curve."""
     if not curves or not all(curve.spend.size for curve in curves):
         return None
     low, high = max(curve.spend[0] for curve in curves), min(curve.spend[-1] for curve in curves)
@@ -71,9 +72,10 @@ class Band:
 
 
 def band(curves: Sequence[Curve], steps: int = 200) -> Band | None:
-    """Mean and spread of curves over their `common_range`; None if that is empty. `std` is NaN for a single curve.
+    """Average curves over their `common_range`, with their spread; None if that is empty.
 
-    They are taken at `steps` even steps and at every point of a curve, so that the mean's line is exact (our choice).
+    Both are taken at `steps` even steps and at every point of a curve, so that the mean's line is exact (our choice).
+    `std` is NaN for a single curve.
     """
     limits = common_range(curves)
     if limits is None:
@@ -86,7 +88,7 @@ def band(curves: Sequence[Curve], steps: int = 200) -> Band | None:
 
 
 def spend_to_reach(curve: Curve, miou: float) -> float | None:
-    """Smallest spend at which the curve is at `miou` or above, in the curve's unit; None if it never is.
+    """Return the smallest spend at which the curve is at `miou` or above, in its unit; None if it never is.
 
     If the first point already is, its spend is returned, though less might have done. A curve may fall again later.
     """
@@ -100,7 +102,7 @@ def spend_to_reach(curve: Curve, miou: float) -> float | None:
 
 
 def area_under_curve(curve: Curve, low: float, high: float) -> float:
-    """Mean mIoU over the spend from `low` to `high`: the integral of the straight lines, divided by high - low.
+    """Average mIoU over the spend from `low` to `high`: integral of the straight lines / (high - low).
 
     NaN unless low < high and the curve is defined from one to the other. In [0, 1] (our choice of normalisation).
     """

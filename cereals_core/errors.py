@@ -6,36 +6,36 @@ class CerealsError(Exception):
 
 
 class SettingsError(CerealsError, ValueError):
-    """A campaign file, or a setting in it, is not usable."""
+    """An unusable campaign file, or an unusable setting in it."""
 
 
 class DataError(CerealsError, ValueError):
-    """A data set's file is missing, broken, or does not match its neighbours."""
+    """A file of a data set that is missing, broken, or does not match its neighbours."""
 
 
 class ProductError(CerealsError, RuntimeError):
-    """A stage's product on disk is missing, damaged, or made from something else."""
+    """A stage's product on disk that is missing, damaged, or made from something else."""
 
 
 class StorageError(CerealsError, OSError):
-    """A disk is full, or a file cannot be read or written."""
+    """A full disk, or a file that cannot be read or written."""
 
 
 class ServerError(CerealsError, ConnectionError):
-    """The Prefect server does not answer."""
+    """A Prefect server that does not answer."""
 
 
 class LockedError(CerealsError, BlockingIOError):
-    """Another process is writing this campaign."""
+    """A campaign that another process is writing."""
 
 
 class WorkersError(CerealsError, RuntimeError):
-    """The Dask workers that stages run on are missing or lost."""
+    """Dask workers that stages run on, missing or lost."""
 
 
 class ResourcesError(CerealsError, MemoryError):
-    """Memory or disk will not do for what was asked for."""
+    """Too little memory or disk for what was asked for."""
 
 
 class ServicesError(CerealsError, RuntimeError):
-    """The server or a worker does not start, or does not answer."""
+    """A server or a worker that does not start, or does not answer."""

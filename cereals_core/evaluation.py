@@ -13,7 +13,7 @@ from cereals_core.shapes import Float64, Int64, Integer, Real, UInt8
 def confusion(
     truth: UInt8[np.ndarray, "h w"], prediction: Integer[np.ndarray, "h w"], classes: int
 ) -> Int64[np.ndarray, "classes classes"]:
-    """Pixels of each true class (row) predicted as each class (column).
+    """Count the pixels of each true class (row) predicted as each class (column).
 
     Pixels whose truth is VOID are left out,
     whatever was predicted there. Matrices of several images add up. Raises DataError for any other class outside
@@ -31,7 +31,7 @@ def confusion(
 
 
 def iou(confusion: Integer[np.ndarray, "classes classes"]) -> Float64[np.ndarray, "classes"]:
-    """Intersection over union of each class: TP / (TP + FP + FN) in [0, 1].
+    """Compute intersection over union of each class: TP / (TP + FP + FN), in [0, 1].
 
     `confusion` has the truth in rows. NaN for a class that neither truth nor prediction holds.
     """
@@ -41,9 +41,10 @@ def iou(confusion: Integer[np.ndarray, "classes classes"]) -> Float64[np.ndarray
 
 
 def mean_iou(confusion: Integer[np.ndarray, "classes classes"]) -> float:
-    """Mean of `iou` over the classes that occur in the truth or in the prediction, pixels of void truth left out.
+    """Average `iou` over the classes that occur in the truth or in the prediction.
 
-    A class that was predicted though the truth never holds it counts with 0. NaN if no class occurs.
+    Pixels of void truth are left out. A class that was predicted though the truth never holds it counts with 0. NaN if
+    no class occurs.
     """
     present = iou(confusion)
     present = present[~np.isnan(present)]
@@ -52,7 +53,7 @@ def mean_iou(confusion: Integer[np.ndarray, "classes classes"]) -> float:
 
 @dataclass(frozen=True)
 class CostAgreement:
-    """How predicted costs of regions agree with true ones; NaN where a figure is not defined."""
+    """Agreement of regions' predicted costs with true ones; NaN where a figure is not defined."""
 
     regions: int
     predicted: float
@@ -94,7 +95,7 @@ def cost_agreement(predicted: Real[np.ndarray, "regions"], true: Real[np.ndarray
 def calibration(
     predicted: Real[np.ndarray, "regions"], true: Real[np.ndarray, "regions"], most_bins: int
 ) -> Float64[np.ndarray, "bins 2"]:
-    """Mean predicted and mean true cost of regions binned by their prediction, all in clicks, ascending.
+    """Average predicted and true cost of regions in bins of their prediction, all in clicks, ascending.
 
     Regions without a finite prediction are left out. Bins hold equally many
     regions as far as that goes: equal predictions stay together, so that a constant makes one bin. Our choice.

@@ -23,13 +23,13 @@ class Extent:
 
 
 def extent_of(values: Scores, mask: Bool[np.ndarray, "*shape"]) -> Extent:
-    """Extent of `values` where `mask` is True; empty if that is nowhere."""
+    """Return the extent of `values` where `mask` is True; empty if that is nowhere."""
     chosen = values if mask.all() else values[mask]
     return Extent(float(chosen.min(initial=np.inf)), float(chosen.max(initial=-np.inf)))
 
 
 def scale(values: Scores, extent: Extent) -> Scores:
-    """Scale linearly, low to 0 and high to 1: (value - low) / (high - low), in [0, 1].
+    """Scale values linearly, low to 0 and high to 1: (value - low) / (high - low), in [0, 1].
 
     Values beyond the extent, which only windows that are no candidates have, are clipped. A constant map (low = high)
     and an empty extent scale to 0. Source: the paper, linearly over the whole data set; over its candidates is our
@@ -75,7 +75,7 @@ information never scores less, and more cost never more.
 def fuse(
     name: str, information: Scores, cost: Scores | None, alpha: float, candidates: Bool[np.ndarray, "*shape"]
 ) -> Scores:
-    """Fused score of every window by the fusion `name`; -inf where `candidates` is False.
+    """Fuse information and cost into a score of every window by the fusion `name`; -inf where `candidates` is False.
 
     `information` and `cost` are in [0, 1], as `scale` returns them. No cost (None) means that
     every region costs the same, which scales to 0.

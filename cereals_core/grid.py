@@ -34,7 +34,7 @@ class Box(NamedTuple):
         return self.height * self.width
 
     def intersection_pixels(self, other: "Box") -> int:
-        """Area in pixels that both cover; 0 where they only touch."""
+        """Return the area in pixels that both cover; 0 where they only touch."""
         height = min(self.y + self.height, other.y + other.height) - max(self.y, other.y)
         width = min(self.x + self.width, other.x + other.width) - max(self.x, other.x)
         return max(height, 0) * max(width, 0)
@@ -49,19 +49,19 @@ class Box(NamedTuple):
 
 
 def map_shape(height: int, width: int) -> tuple[int, int]:
-    """Cells (rows, columns) of the map of an image of `height` x `width` pixels."""
+    """Return the cells (rows, columns) of the map of an image of `height` x `width` pixels."""
     return -(-height // STRIDE_PX), -(-width // STRIDE_PX)
 
 
 def candidate_shape(height: int, width: int, window_px: int) -> tuple[int, int]:
-    """Positions (rows, columns) of a window wholly inside the image, one cell apart; (0, 0) if it does not fit."""
+    """Return positions (rows, columns) of a window wholly in an image, one cell apart; (0, 0) if it does not fit."""
     rows = height // STRIDE_PX - window_px // STRIDE_PX + 1
     columns = width // STRIDE_PX - window_px // STRIDE_PX + 1
     return (rows, columns) if rows > 0 and columns > 0 else (0, 0)
 
 
 def labels_at_stride(labels: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "rows columns"]:
-    """Labels at map resolution: the pixel at each cell's centre, (4, 4) of its block.
+    """Reduce labels to map resolution: the pixel at each cell's centre, (4, 4) of its block.
 
     A partial cell at the border has its centre moved into the image.
     """

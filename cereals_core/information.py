@@ -22,17 +22,17 @@ Map = Float32[Tensor, "b h w"]
 
 
 def entropy(logits: Logits) -> Map:
-    """Entropy of the class probabilities: H = - sum_c P_c log P_c, with P = softmax(logits) and 0 log 0 = 0.
+    """Compute the entropy of the class probabilities: H = - sum_c P_c log P_c, with P = softmax(logits).
 
-    In [0, log C] up to rounding. The logarithm is taken by log_softmax in float32, so that neither half precision nor
-    probabilities of 0 hurt. Source: the paper, after Shannon (1948).
+    0 log 0 = 0. In [0, log C] up to rounding. The logarithm is taken by log_softmax in float32, so that neither half
+    precision nor probabilities of 0 hurt. Source: the paper, after Shannon (1948).
     """
     log_p = torch.log_softmax(logits.float(), dim=1).clamp(min=torch.finfo(torch.float32).min)
     return (log_p.exp() * -log_p).sum(dim=1)
 
 
 def least_confidence(logits: Logits) -> Map:
-    """What the best class lacks to certainty: 1 - max_c P_c, with P = softmax(logits) in float32.
+    """Compute what the best class lacks to certainty: 1 - max_c P_c, with P = softmax(logits) in float32.
 
     In [0, 1 - 1/C] up to rounding: 0 where one class is certain, 1 - 1/C where all are equal. Source: Lewis and Gale
     (1994).
@@ -41,7 +41,7 @@ def least_confidence(logits: Logits) -> Map:
 
 
 def margin(logits: Logits) -> Map:
-    """How close the two best classes are: 1 - (P_1st - P_2nd), with P = softmax(logits) in float32.
+    """Compute how close the two best classes are: 1 - (P_1st - P_2nd), with P = softmax(logits) in float32.
 
     In [0, 1]: 0 where one class is certain, 1 where the two best are equal. With a single class P_2nd is 0. It is
     turned round (our choice; the source's margin is P_1st - P_2nd), so that more is more informative. Source: Scheffer,
@@ -54,7 +54,7 @@ def margin(logits: Logits) -> Map:
 
 
 def vote(logits: Logits) -> UInt8[Tensor, "b classes h w"]:
-    """One dropout sample's votes: 1 at each pixel's most probable class, else 0.
+    """Mark each pixel's most probable class in one dropout sample: 1 there, else 0.
 
     Equal logits vote for the smaller class.
     """
@@ -63,11 +63,11 @@ def vote(logits: Logits) -> UInt8[Tensor, "b classes h w"]:
 
 
 def vote_entropy(samples: Iterable[Logits]) -> Map:
-    """Entropy of the votes of N dropout samples: V = - sum_c (n_c / N) log(n_c / N), with 0 log 0 = 0.
+    """Compute the entropy of the votes of N dropout samples: V = - sum_c (n_c / N) log(n_c / N).
 
-    n_c is the number of samples that vote for class c. In [0, log min(C, N)] up to rounding: 0 where all agree. The
-    terms come from a table of N + 1 values and are summed in float64, class by class, so every device that counts the
-    same votes returns the same bits. Source: the paper, after Dagan and Engelson (1995).
+    0 log 0 = 0. n_c is the number of samples that vote for class c. In [0, log min(C, N)] up to rounding: 0 where all
+    agree. The terms come from a table of N + 1 values and are summed in float64, class by class, so every device that
+    counts the same votes returns the same bits. Source: the paper, after Dagan and Engelson (1995).
     """
     counts = reduce(torch.add, map(vote, samples))
     number = int(counts[0, :, 0, 0].sum())
@@ -80,11 +80,12 @@ def vote_entropy(samples: Iterable[Logits]) -> Map:
 
 
 def bald(samples: Iterable[Logits]) -> Map:
-    """Mutual information of class and dropout sample: H(mean_s P_s) - mean_s H(P_s), P_s = softmax(sample s's logits).
+    """Compute the mutual information of class and dropout sample: H(mean_s P_s) - mean_s H(P_s).
 
-    In [0, log min(C, N)] for N samples: 0 where all are equal, be they ever so uncertain; log N where each is certain
-    of another class. Both terms are summed in float64, for their difference is small; what rounding leaves below 0 is
-    0. Source: Houlsby et al. (2011); over dropout samples, Gal, Islam and Ghahramani (2017).
+    P_s = softmax(sample s's logits). In [0, log min(C, N)] for N samples: 0 where all are equal, be they ever so
+    uncertain; log N where each is certain of another class. Both terms are summed in float64, for their difference is
+    small; what rounding leaves below 0 is 0. Source: Houlsby et al. (2011); over dropout samples, Gal, Islam and
+    Ghahramani (2017).
     """
     p_sum = entropy_sum = torch.zeros((), dtype=torch.float64)
     number = 0

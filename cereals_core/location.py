@@ -12,7 +12,7 @@ Location = Annotated[str, BeforeValidator(lambda value: value if value is None e
 
 
 def open_location(location: str) -> Path:
-    """The folder at a path (made absolute) or at an address, for which fsspec needs its store's package.
+    """Return the folder at a path (made absolute) or at an address, for which fsspec needs its store's package.
 
     What comes back for an address is a `universal_pathlib.UPath`, which has all of `Path` that is used here. Listings
     are not cached, since other processes write there too. SettingsError when the store's package is missing.
@@ -32,10 +32,10 @@ def open_location(location: str) -> Path:
 
 
 def is_on_disk(folder: Path) -> bool:
-    """Whether it is a folder of a file system, not of an object store."""
+    """Tell whether it is a folder of a file system, not of an object store."""
     return isinstance(folder, Path)
 
 
 def options_of(folder: Path) -> dict[str, Any]:
-    """How to reach the same store through fsspec."""
+    """Return what fsspec needs to reach the same store."""
     return dict(cast(Any, folder).storage_options)

@@ -12,12 +12,12 @@ from cereals_core.truth import Truth
 
 
 class OutsideError(CerealsError, IndexError):
-    """A region was asked for that is not wholly inside its image."""
+    """A region asked for that is not wholly inside its image."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the oracle returns for one region.
+    """Labels, clicks and cost of one region, as the oracle returns them.
 
     `labels`: of the pixels of the box. `clicks`: rows (y, x, weight), the clicks inside the region, in
     pixels of the image and not of the box. `cost`: the true cost, recorded at this moment.

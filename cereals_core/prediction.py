@@ -18,10 +18,10 @@ Logits = Float[Tensor, "b classes rows columns"]
 
 
 class Predictor:
-    """A trained network on its device. Methods take a batch of RGB images and return a tensor there.
+    """A trained network on its device, which turns batches of RGB images into tensors there.
 
-    float32 results depend on the size of the batch in their last bits, on nothing else of it. Maps have
-    ceil(H / 8) rows and ceil(W / 8) columns and are rounded as by `information.quantise`.
+    float32 results depend on the size of the batch in their last bits, on nothing else of it. Maps have ceil(H / 8)
+    rows and ceil(W / 8) columns and are rounded as by `information.quantise`.
     """
 
     def __init__(self, model: Network, precision: torch.dtype = torch.float32) -> None:
@@ -34,7 +34,7 @@ class Predictor:
 
     @torch.inference_mode()
     def information(self, images: Images, measure: Measure) -> Maps:
-        """Information in each cell, from one pass without dropout."""
+        """Measure the information in each cell, from one pass without dropout."""
         with self.autocast:
             logits = self.model(self._upload(images))
         return measure(logits).half()
@@ -48,7 +48,7 @@ class Predictor:
         dropout: float,
         rngs: Sequence[np.random.Generator],
     ) -> Maps:
-        """Information in each cell, from `samples` dropout samples, 1 to 255.
+        """Measure the information in each cell, from `samples` dropout samples, 1 to 255.
 
         The masks of an image, 0 with probability `dropout`, are drawn from its stream of `rngs`, sample by sample.
         """
@@ -57,7 +57,7 @@ class Predictor:
     def _sample(
         self, images: Images, samples: int, dropout: float, rngs: Sequence[np.random.Generator]
     ) -> Iterator[Logits]:
-        """Logits of one dropout sample after the other; the trunk, which no mask touches, is computed once."""
+        """Yield the logits of each dropout sample in turn; the trunk, which no mask touches, is computed once."""
         shapes = self.model.mask_shapes(*images.shape[1:3])
         with self.autocast:
             features = self.model.trunk(self._upload(images))
@@ -69,14 +69,14 @@ class Predictor:
 
     @torch.inference_mode()
     def clicks(self, images: Images) -> Maps:
-        """Predicted clicks in each cell; a regression: some are below 0."""
+        """Predict the clicks in each cell; a regression: some are below 0."""
         with self.autocast:
             prediction = self.model(self._upload(images))
         return prediction[:, 0].float().half()
 
     @torch.inference_mode()
     def segmentation(self, images: Images) -> UInt8[Tensor, "b h w"]:
-        """Class of each pixel; logits are upsampled bilinearly from stride 8 (our choice)."""
+        """Predict the class of each pixel; logits are upsampled bilinearly from stride 8 (our choice)."""
         height, width = images.shape[1:3]
         with self.autocast:
             logits = self.model(self._upload(images))

@@ -21,12 +21,12 @@ Candidates = Bool[np.ndarray, "rows columns"]
 
 
 def window_sums(cells: Cells, window_cells: int) -> Sums:
-    """Sum of every window: S(y, x) = sum of cells[y + i, x + j] over 0 <= i, j < k, for windows one cell apart.
+    """Sum a map over every window, one cell apart: S(y, x) = sum of cells[y + i, x + j] over 0 <= i, j < k.
 
     `cells` is of any real dtype; `window_cells` is k >= 1. Returns (h - k + 1, w - k + 1), or (0, 0) if the window does
-    not fit. Sums run along both axes in float64, adding a cell where the window comes to and taking one
-    off where it leaves, so that the time does not depend on k. For quantised maps (see `information.quantise`) that is
-    exact, and each sum is rounded once, to float32; equal windows have equal sums, wherever they are.
+    not fit. Sums run along both axes in float64, adding a cell where the window comes to and taking one off where it
+    leaves, so that the time does not depend on k. For quantised maps (see `information.quantise`) that is exact, and
+    each sum is rounded once, to float32; equal windows have equal sums, wherever they are.
     """
     rows, columns = (side - window_cells + 1 for side in cells.shape)
     if min(rows, columns) < 1:
@@ -38,10 +38,10 @@ def window_sums(cells: Cells, window_cells: int) -> Sums:
 
 
 def candidates(labelled: Labelled, window_cells: int) -> Candidates:
-    """Where a window holds no labelled cell, so that it may be asked for.
+    """Tell where a window holds no labelled cell, so that it may be asked for.
 
-    Returns (h - k + 1, w - k + 1), or (0, 0) if the window does not fit. That regions
-    never overlap what is labelled is our choice.
+    Returns (h - k + 1, w - k + 1), or (0, 0) if the window does not fit. That regions never overlap what is labelled is
+    our choice.
     """
     rows, columns = (side - window_cells + 1 for side in labelled.shape)
     if min(rows, columns) > 0 and not labelled.any():  # most images of a large pool
@@ -64,7 +64,7 @@ class Windows:
         return sums
 
     def candidates(self, labelled: Labelled, height: int, width: int) -> Candidates:
-        """Find the windows that hold nothing labelled."""
+        """Tell which windows hold nothing labelled."""
         return candidates(_whole_cells(labelled, height, width), self.window_cells)
 
     def box(self, y: int, x: int, height: int, width: int) -> Box:
@@ -78,7 +78,7 @@ class WholeImages:
     window_cells = 1
 
     def sums(self, cells: Cells, height: int, width: int) -> Sums:
-        """Sum a map: (1, 1)."""
+        """Sum a map to (1, 1)."""
         return np.asarray(cells.sum(dtype=np.float64, keepdims=True), np.float32)
 
     def compared(self, sums: Sums, height: int, width: int) -> Sums:
@@ -86,7 +86,7 @@ class WholeImages:
         return sums / math.prod(map_shape(height, width))
 
     def candidates(self, labelled: Labelled, height: int, width: int) -> Candidates:
-        """Tell whether nothing of the image is labelled: (1, 1)."""
+        """Tell whether nothing of the image is labelled, as (1, 1)."""
         return np.asarray(~labelled.any(keepdims=True))
 
     def box(self, y: int, x: int, height: int, width: int) -> Box:
@@ -95,7 +95,7 @@ class WholeImages:
 
 
 def kind_of(wanted: Acquisition) -> Windows | WholeImages:
-    """Choose what the settings call a region."""
+    """Return what the settings call a region."""
     return Windows(wanted.window_px) if wanted.unit == "region" else WholeImages()
 
 

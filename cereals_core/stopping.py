@@ -7,7 +7,7 @@ from cereals_core.settings import Stop
 
 
 class Measured(Protocol):
-    """What a round has reached."""
+    """Results of a round."""
 
     @property
     def miou(self) -> float:
@@ -21,7 +21,7 @@ class Measured(Protocol):
 
 
 def stop_reason(stop: Stop, rounds: Sequence[Measured]) -> str | None:
-    """Why the campaign ends after the last of `rounds` (round 0 first, at least one), or None to go on."""
+    """Tell why the campaign ends after the last of `rounds` (round 0 first, at least one), or None to go on."""
     last = rounds[-1]
     if stop.target_miou is not None and last.miou >= stop.target_miou:
         return f"target reached: mIoU {last.miou:.4f}, wanted {stop.target_miou}"

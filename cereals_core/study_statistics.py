@@ -52,7 +52,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class Repeat:
-    """One strategy run twice with the same seed: by how much results differ that should not differ at all."""
+    """One strategy run twice with the same seed: differences between results that should not differ at all."""
 
     arm: str
     first: Run
@@ -88,21 +88,22 @@ class StudyFacts:
         return next((arm for arm in self.arms if arm.name == BASELINE), self.arms[0] if self.arms else None)
 
     def full_spend(self, axis: Axis) -> float:
-        """Clicks or pixels of the whole pool."""
+        """Return the clicks or pixels of the whole pool."""
         return self.full_clicks if axis == "clicks" else self.full_pixels
 
 
 def final_mious(runs: Iterable[Run]) -> dict[int, float]:
-    """mIoU of the last round by seed, of campaigns that ended with one."""
+    """Return the mIoU of the last round by seed, of campaigns that ended with one."""
     return {run.seed: run.last.miou for run in runs if run.last is not None and math.isfinite(run.last.miou)}
 
 
 def shares_to_reach(arm: Arm, facts: StudyFacts, axis: Axis, target: float = TARGET) -> dict[int, float | None]:
-    """Share of the full data set's clicks or pixels at which `target` of the same seed's full-label mIoU is reached.
+    """Return by seed the share of the full clicks or pixels at which `target` of the full-label mIoU is reached.
 
-    p = min {spend : mIoU(spend) >= target * mIoU_full} / full spend, by seed, in [0, 1]; None says "not reached", or
-    not yet if the campaign still runs. Seeds without a reference and campaigns without a round are left out. p95 is the
-    measure of Mackowiak et al. 2018; taking the reference of the same seed is our choice.
+    p = min {spend : mIoU(spend) >= target * mIoU_full} / full spend, in [0, 1], against the full-label model of the
+    same seed; None says "not reached", or not yet if the campaign still runs. Seeds without a reference and campaigns
+    without a round are left out. p95 is the measure of Mackowiak et al. 2018; taking the reference of the same seed is
+    our choice.
     """
     shares: dict[int, float | None] = {}
     references = final_mious(facts.reference)
@@ -115,9 +116,10 @@ def shares_to_reach(arm: Arm, facts: StudyFacts, axis: Axis, target: float = TAR
 
 @dataclass(frozen=True)
 class Reach:
-    """What a strategy needs to reach the target, over seeds; mean and bootstrap interval are NaN unless all reached it.
+    """Spend that a strategy needs to reach the target, over seeds.
 
-    `seeds`: how many have tried; `shares`: of those that reached it, ascending; the interval needs 2 seeds.
+    `seeds`: how many have tried; `shares`: of those that reached it, ascending. Mean and bootstrap interval are NaN
+    unless all reached it; the interval needs 2 seeds.
     """
 
     seeds: int
@@ -146,7 +148,7 @@ def reach(shares: Iterable[float | None], generator: np.random.Generator, resamp
 
 
 def areas(arm: Arm, facts: StudyFacts, axis: Axis) -> dict[int, float]:
-    """`area_under_curve` by seed, over the range that all ended campaigns of that seed, of all strategies, share.
+    """Return `area_under_curve` by seed, over the range shared by all ended campaigns of that seed, of any strategy.
 
     Seeds are left out where that range is empty, or where a campaign does not yet cover it. Areas of one seed are
     comparable; those of different seeds span slightly different ranges, so compare them in pairs.
@@ -160,27 +162,33 @@ def areas(arm: Arm, facts: StudyFacts, axis: Axis) -> dict[int, float]:
 
 
 def shared_range(facts: StudyFacts, seed: int, axis: Axis) -> tuple[float, float] | None:
-    """The `common_range` of all campaigns of a seed that have ended."""
+    """Return the `common_range` of all campaigns of a seed that have ended."""
     runs = [run for arm in facts.arms for run in arm.runs if run.seed == seed and run.last is not None]
     return common_range([curve_of(run.points, axis) for run in runs])
 
 
 def class_spreads(runs: Iterable[Run]) -> dict[str, Spread]:
-    """IoU of each class after the last round, over the seeds whose evaluation holds the class; ended campaigns only."""
+    """Describe the IoU of each class after the last round, over the seeds whose evaluation holds the class.
+
+    Ended campaigns only.
+    """
     ended = [run.class_iou for run in runs if run.last is not None]
     names = dict.fromkeys(name for classes in ended for name in classes)
     return {name: spread(classes.get(name, math.nan) for classes in ended) for name in names}
 
 
 def noise_floor(first: Run, second: Run) -> Spread:
-    """Absolute differences in mIoU, round by round, of the rounds that both runs have: `mean`, and `high` at most."""
+    """Describe by how much two runs differ in mIoU, over the rounds that both have: `mean`, and `high` at most.
+
+    Differences are absolute.
+    """
     earlier = {point.round: point.miou for point in first.points}
     return spread(abs(point.miou - earlier.get(point.round, math.nan)) for point in second.points)
 
 
 @dataclass(frozen=True)
 class ArmResult:
-    """What one strategy reached: shares by seed for both axes, their summaries, and its ended campaigns over seeds."""
+    """Results of one strategy: shares by seed for both axes, their summaries, and its ended campaigns over seeds."""
 
     arm: Arm
     shares: Mapping[Axis, Mapping[int, float | None]]
@@ -191,7 +199,10 @@ class ArmResult:
 
 
 def arm_result(arm: Arm, facts: StudyFacts) -> ArmResult:
-    """Sum up one strategy; `area` is against clicks. Bootstrap streams are named by strategy and axis."""
+    """Sum up one strategy; `area` is against clicks.
+
+    Bootstrap streams are named by strategy and axis.
+    """
     shares = {axis: shares_to_reach(arm, facts, axis) for axis in AXES}
     return ArmResult(
         arm,

@@ -8,14 +8,14 @@ from cereals_core.shapes import Float32, Int64
 def suppress(
     scores: Float32[np.ndarray, "rows columns"], window_cells: int, limit: int | None = None, least: float = -np.inf
 ) -> tuple[Int64[np.ndarray, "n 2"], Float32[np.ndarray, "n"]]:
-    """Region proposals of one image: the best window, then the best that overlaps none taken, and so on.
+    """Take the best window of one image, then the best that overlaps none taken, and so on: its region proposals.
 
-    `scores` is the fused score of each window position, -inf where a window is no candidate
-    and never NaN; it is not changed. Windows overlap where both |dy| and |dx| are below `window_cells`. Equal scores go
-    to the smaller (y, x). At most `limit` windows are taken, all that fit if it is None, and none below `least`.
+    `scores` is the fused score of each window position, -inf where a window is no candidate and never NaN; it is not
+    changed. Windows overlap where both |dy| and |dx| are below `window_cells`. Equal scores go to the smaller (y, x).
+    At most `limit` windows are taken, all that fit if it is None, and none below `least`.
 
-    Returns the windows' (y, x) in cells, best first, and their scores; n = 0 without a
-    candidate. Source: the paper names non-maximum suppression; that no two windows overlap at all is our choice.
+    Returns the windows' (y, x) in cells, best first, and their scores; n = 0 without a candidate. Source: the paper
+    names non-maximum suppression; that no two windows overlap at all is our choice.
 
     Each step scans the whole map. Remembering the rows' maxima was measured: 0.5 ms slower a map of 113 x 241 windows,
     and faster from some 500 x 1000 on (28 ms against 156 ms), where the networks take seconds.

@@ -38,20 +38,20 @@ Sample = tuple[Image, Target]
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Mean over the labelled cells of a network's output and a target, each of one image or crop."""
 InOrder = Callable[[Iterable[int]], Iterable[Sample]]
-"""Gives the samples at these indices, in this order."""
+"""Reader of the samples at these indices, in this order."""
 
 
 class DivergedError(CerealsError, ArithmeticError):
-    """The loss is no longer finite."""
+    """A loss that is no longer finite."""
 
 
 def segmentation_loss(logits: Float[Tensor, "b classes h w"], labels: UInt8[Tensor, "b h w"]) -> Float[Tensor, ""]:
-    """Mean cross entropy in nats over the labelled cells; VOID is ignored."""
+    """Average the cross entropy over the labelled cells, in nats; VOID is ignored."""
     return functional.cross_entropy(_at_least_float32(logits), labels.long(), ignore_index=VOID)
 
 
 def cost_loss(prediction: Float[Tensor, "b 1 h w"], clicks: Float32[Tensor, "b h w"]) -> Float[Tensor, ""]:
-    """Mean squared error over the labelled cells; `clicks` is NaN where nothing is labelled."""
+    """Average the squared error over the labelled cells; `clicks` is NaN where nothing is labelled."""
     labelled = ~torch.isnan(clicks)
     return functional.mse_loss(_at_least_float32(prediction[:, 0])[labelled], clicks[labelled])
 
@@ -70,7 +70,7 @@ class Epoch:
 
 
 class Part(NamedTuple):
-    """What is computed by itself of one image of a step: a crop, or all of it."""
+    """A part of an image that is computed by itself in a step: a crop, or all of it."""
 
     image: Image
     target: Target
@@ -81,7 +81,7 @@ class Part(NamedTuple):
 
 
 class Trainer:
-    """Adam until the epoch's loss has not improved for `patience_epochs`; keeps the best weights.
+    """Training by Adam until the epoch's loss has not improved for `patience_epochs`; it keeps the best weights.
 
     `rng(epoch)` gives the random stream of an epoch: order of samples, then the dropout masks, image by image.
     """
@@ -156,7 +156,7 @@ class Trainer:
         return torch.stack([torch.stack(each).sum() for each in losses])
 
     def _parts(self, sample: Sample, rng: np.random.Generator) -> list[Part]:
-        """What is computed of an image; draws its masks."""
+        """Return what is computed of an image; draws its masks."""
         image, target = sample
         height, width = image.shape[:2]
         masks = draw_masks(rng, self.model.mask_shapes(height, width), self.dropout, self.device)
@@ -184,13 +184,13 @@ class Trainer:
         return [loss.detach() for loss in losses]
 
     def _tensor(self, arrays: Sequence[Image] | Sequence[Target]) -> Tensor:
-        """Arrays of one shape as one tensor where the network is."""
+        """Stack arrays of one shape to one tensor where the network is."""
         if len({isinstance(array, Tensor) for array in arrays}) > 1:  # some of them are there
             arrays = [torch.as_tensor(array).to(self.device, non_blocking=True) for array in arrays]
         return _joined([torch.as_tensor(array)[None] for array in arrays]).to(self.device, non_blocking=True)
 
     def state(self) -> dict[str, Any]:
-        """Everything needed to go on after this epoch, as tensors and plain values."""
+        """Return everything needed to go on after this epoch, as tensors and plain values."""
         return {
             "model": self.model.state_dict(),
             "optimiser": self.optimiser.state_dict(),
@@ -199,7 +199,7 @@ class Trainer:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` returned."""
+        """Restore what `state` returned, to go on from there."""
         self.model.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.best_weights = state["best_weights"]
@@ -207,24 +207,24 @@ class Trainer:
 
 
 def _labelled(target: Target) -> Bool[np.ndarray, "rows columns"]:
-    """Cells that the loss counts."""
+    """Tell which cells the loss counts."""
     return target != VOID if target.dtype == np.uint8 else ~np.isnan(target)
 
 
 def _unlabelled(target: Target) -> np.generic:
-    """What a target of this kind holds where the loss counts nothing."""
+    """Return what a target of this kind holds where the loss counts nothing."""
     return np.uint8(VOID) if target.dtype == np.uint8 else np.float32(np.nan)
 
 
 def _batches(samples: Iterable[Sample], size: int) -> Iterator[list[Sample]]:
-    """So many samples at a time; the last batch may be smaller."""
+    """Yield so many samples at a time; the last batch may be smaller."""
     remaining = iter(samples)
     while batch := list(islice(remaining, size)):
         yield batch
 
 
 def _of_one_size(parts: Sequence[Sequence[Part]]) -> Iterable[list[tuple[int, int]]]:
-    """Indices (image, part) of parts that go through the network together: of one size, and of different images."""
+    """Group (image, part) of parts that go through the network together: of one size, and of different images."""
     groups: dict[tuple[int, ...], list[tuple[int, int]]] = {}
     for image, of_image in enumerate(parts):
         for index, part in enumerate(of_image):
@@ -233,5 +233,5 @@ def _of_one_size(parts: Sequence[Sequence[Part]]) -> Iterable[list[tuple[int, in
 
 
 def _joined(tensors: Sequence[Tensor]) -> Tensor:
-    """One tensor along the first axis; a single one is not copied."""
+    """Join tensors along the first axis; a single one is not copied."""
     return torch.cat(list(tensors)) if len(tensors) > 1 else tensors[0]

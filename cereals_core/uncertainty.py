@@ -16,12 +16,15 @@ RESAMPLES = 10_000
 LEVEL = 0.95
 """Confidence of intervals."""
 EXACT_PAIRS = 16
-"""Up to so many pairs all sign flips are looked at: 65,536 of them."""
+"""Largest number of pairs of which all sign flips are looked at: 65,536 of them."""
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Finite values: count, mean, sample standard deviation (NaN below 2), smallest and largest (NaN without any)."""
+    """Summary of finite values: count, mean, sample standard deviation, smallest and largest.
+
+    `std` is NaN below 2 values, all but the count without any.
+    """
 
     n: int
     mean: float
@@ -42,10 +45,10 @@ def spread(values: Iterable[float]) -> Spread:
 def bootstrap_interval(
     values: Float64[np.ndarray, "n"], rng: np.random.Generator, resamples: int = RESAMPLES
 ) -> tuple[float, float]:
-    """Percentile interval of the mean of `values`: the central LEVEL of `resamples` means of n drawn again.
+    """Estimate a percentile interval of the mean of `values`.
 
-    NaN for n < 2. It never leaves the range of the values, so of a handful of seeds it is too narrow (Efron and
-    Tibshirani 1993, chapter 13).
+    It is the central LEVEL of `resamples` means of n values drawn again. NaN for n < 2. It never leaves the range of
+    the values, so of a handful of seeds it is too narrow (Efron and Tibshirani 1993, chapter 13).
     """
     if len(values) < 2:
         return math.nan, math.nan
@@ -55,7 +58,7 @@ def bootstrap_interval(
 
 
 def t_test_p(differences: Float64[np.ndarray, "n"]) -> float:
-    """Two-sided p value of Student's paired t test: t = mean / (s / sqrt(n)) with n - 1 degrees of freedom.
+    """Compute the two-sided p value of Student's paired t test: t = mean / (s / sqrt(n)), n - 1 degrees of freedom.
 
     `differences` are taken as normal. NaN for n < 2, and where all are equal.
     """
@@ -65,11 +68,11 @@ def t_test_p(differences: Float64[np.ndarray, "n"]) -> float:
 
 
 def sign_flip_p(differences: Float64[np.ndarray, "n"], rng: np.random.Generator, resamples: int = RESAMPLES) -> float:
-    """Two-sided p value of the sign-flip permutation test: how often flips move the mean as far from 0 as it was seen.
+    """Compute the two-sided p value of the sign-flip permutation test.
 
-    `differences` are taken as symmetric about 0 if nothing differs. For n <= EXACT_PAIRS all 2^n flips are counted,
-    so that p is never below 2 / 2^n: 0.25 for three pairs. Else it is (1 + hits) / (1 + resamples) over flips drawn
-    from `rng` (Phipson and Smyth 2010). NaN for n < 2.
+    It tells how often flips move the mean as far from 0 as it was seen. `differences` are taken as symmetric about 0 if
+    nothing differs. For n <= EXACT_PAIRS all 2^n flips are counted, so that p is never below 2 / 2^n: 0.25 for three
+    pairs. Else it is (1 + hits) / (1 + resamples) over flips drawn from `rng` (Phipson and Smyth 2010). NaN for n < 2.
     """
     n = len(differences)
     if n < 2:
@@ -83,7 +86,7 @@ def sign_flip_p(differences: Float64[np.ndarray, "n"], rng: np.random.Generator,
 
 @dataclass(frozen=True)
 class Paired:
-    """What differs between two strategies over the seeds both have; `low`, `high`: bootstrap interval of `difference`.
+    """Difference between two strategies over the seeds both have; `low`, `high`: its bootstrap interval.
 
     `difference` is NaN without a pair, all else below 2 pairs.
     """

@@ -77,7 +77,7 @@ class CityscapesImages:
         refuse(problems)
 
     def image(self, image_id: str) -> UInt8[np.ndarray, "h w 3"]:
-        """Read one image: RGB."""
+        """Read one RGB image."""
         return read_image(self._files[image_id], self._scale)
 
     def truth(self, image_id: str) -> Truth:
@@ -108,7 +108,7 @@ def _ring(file: Path, number: int, polygon: object) -> Ring:
 
 @dataclass(frozen=True)
 class Frame:
-    """An image, RGB, with truth: labels and polygons of classes named as in `LABEL_IDS`, or VOID."""
+    """An RGB image with truth: labels and polygons of classes named as in `LABEL_IDS`, or VOID."""
 
     image: UInt8[np.ndarray, "h w 3"]
     labels: UInt8[np.ndarray, "h w"]

@@ -80,14 +80,14 @@ def _traced_clicks(labels: np.ndarray) -> float:
 
 
 def grid_regions(height: int, width: int, window_px: int) -> Iterator[Box]:
-    """Square regions side by side from the upper left corner that lie wholly in an image of `height` x `width` px."""
+    """Yield square regions side by side from the upper left corner, wholly in an image of `height` x `width` px."""
     for y in range(0, height - window_px + 1, window_px):
         for x in range(0, width - window_px + 1, window_px):
             yield Box(y, x, window_px, window_px)
 
 
 def quantiles(counts: Counter[float], shares: Sequence[float]) -> list[float]:
-    """For each share in [0, 1] the smallest value that at least so much of what was counted does not exceed.
+    """Return for each share in [0, 1] the smallest value that at least that share of the counts does not exceed.
 
     `counts` says how often each value occurs; it must not be empty.
     """

@@ -40,7 +40,7 @@ class CocoImages:
         refuse([*self._index_problems(index), *problems])
 
     def image(self, image_id: str) -> UInt8[np.ndarray, "h w 3"]:
-        """Read one image: RGB."""
+        """Read one RGB image."""
         return read_image(self._folder / self._entries[image_id]["file_name"], self._scale)
 
     def truth(self, image_id: str) -> Truth:

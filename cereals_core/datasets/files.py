@@ -22,7 +22,7 @@ SMALLEST_SIDE_PX = 32
 
 
 def split_name(data: CocoData | MasksData | CityscapesData, split: Split) -> str:
-    """Name on disk of the split that the campaign uses as its pool or for evaluation."""
+    """Return the name on disk of the split that the campaign uses as its pool or for evaluation."""
     return data.pool_split if split == "pool" else data.eval_split
 
 
@@ -33,7 +33,7 @@ def refuse(problems: list[str]) -> None:
 
 
 def repeated_ids(origin: Path, image_ids: Iterable[str]) -> list[str]:
-    """One problem for each image id that occurs more than once; an id is a file's stem."""
+    """Return one problem for each image id that occurs more than once; an id is a file's stem."""
     counts = Counter(image_ids)
     return [
         f"{origin}: image id {image_id} occurs {count} times, expected once; rename or remove the others"
@@ -94,9 +94,10 @@ def read_text(file: Path) -> str:
 
 
 def scaled_truth(truth: Truth, scale: float) -> Truth:
-    """Bring truth to the size `read_image` gives its image: labels by nearest neighbour, click coordinates multiplied.
+    """Scale truth to the size that `read_image` gives its image.
 
-    `scale` is in (0, 1]. Weights stay as they are: an annotator clicks as often whatever the scale.
+    Labels are taken by nearest neighbour, click coordinates multiplied. `scale` is in (0, 1]. Weights stay as they are:
+    an annotator clicks as often whatever the scale.
     """
     old = truth.labels.shape
     new = _scaled_shape(old, scale)

@@ -40,7 +40,7 @@ class MaskImages:
         refuse(problems)
 
     def image(self, image_id: str) -> UInt8[np.ndarray, "h w 3"]:
-        """Read one image: RGB."""
+        """Read one RGB image."""
         return read_image(_picture(self._images, image_id), self._data.scale)
 
     def truth(self, image_id: str) -> Truth:

@@ -33,7 +33,7 @@ def polygon_truth(polygons: Sequence[Polygon], shape: tuple[int, int], backgroun
 
 
 def vertex_clicks(rings: Sequence[Real[np.ndarray, "_ 2"]]) -> Float32[np.ndarray, "clicks 3"]:
-    """Rows (y, x, 1), one for each vertex of the rings, in their order."""
+    """Return a row (y, x, 1) for each vertex of the rings, in their order."""
     vertices = np.concatenate([np.empty((0, 2)), *rings])
     return np.column_stack([vertices, np.ones(len(vertices))]).astype(np.float32)
 

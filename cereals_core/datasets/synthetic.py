@@ -77,7 +77,7 @@ class SyntheticStreets:
         self.class_names, self._seed, self._size = CLASS_NAMES, data.seed, (data.height, data.width)
 
     def image(self, image_id: str) -> UInt8[np.ndarray, "h w 3"]:
-        """Draw one image: RGB."""
+        """Draw one RGB image."""
         return _draw(self._scene(image_id), self._size, rng(self._seed, "street-grain", image_id))
 
     def truth(self, image_id: str) -> Truth:
@@ -85,7 +85,7 @@ class SyntheticStreets:
         return polygon_truth(self.polygons(image_id), self._size, VOID)
 
     def polygons(self, image_id: str) -> list[Polygon]:
-        """The annotated polygons in paint order; vertices are multiples of 1/16 px inside the image."""
+        """Return the annotated polygons in paint order; vertices are multiples of 1/16 px inside the image."""
         return [Polygon(shape.label, shape.rings[0]) for shape in self._scene(image_id) if shape.annotated]
 
     def _scene(self, image_id: str) -> list[_Shape]:
@@ -129,7 +129,7 @@ class _Street:
         return np.array(base) + self.rng.normal(0, spread, 3) / 2 + self.rng.normal(0, spread)
 
     def _project(self, points_m: Real[np.ndarray, "*n 3"]) -> Float64[np.ndarray, "*n 2"]:
-        """Points of (x, up, z) in metres to (y, x) in pixels."""
+        """Project points (x, up, z) in metres to (y, x) in pixels."""
         x, up, z = points_m[..., 0], points_m[..., 1], points_m[..., 2]
         pixels = np.empty((*points_m.shape[:-1], 2))
         pixels[..., 0] = self.horizon + self.focal * (_CAMERA_M - up) / z
@@ -137,7 +137,7 @@ class _Street:
         return pixels
 
     def _outline(self, label: int, colour: Real[np.ndarray, "3"], ring: Ring) -> list[_Shape]:
-        """An annotated shape, cut at the image's edges; nothing if what is left is too small to be annotated."""
+        """Cut an annotated shape at the image's edges; nothing if what is left is too small to be annotated."""
         ring = np.round(_cut(ring, self.size) * 16) / 16
         height, width = ring.max(axis=0, initial=0) - ring.min(axis=0, initial=max(self.size))
         return [_Shape(label, colour, ring[None])] if height >= 4 + self.size[0] / 128 and width >= 1 else []
@@ -240,14 +240,14 @@ class _Street:
             self.things.append((z, [*body, _detail(PERSON, coat * 0.5, legs), _detail(PERSON, skin, head)]))
 
     def _bonnet(self) -> list[_Shape]:
-        """The bonnet of the car that carries the camera, which is void."""
+        """Draw the bonnet of the car that carries the camera, which is void."""
         height, width = self.size
         ring = np.array([(1, 0), (0.955, 0.04), (0.935, 0.2), (0.93, 0.5), (0.935, 0.8), (0.955, 0.96), (1, 1)])
         return self._outline(VOID, self._colour(60, 60, 65), ring * (height, width))
 
 
 def _cut(ring: Ring, size: tuple[int, int]) -> Real[np.ndarray, "kept 2"]:
-    """The part of a ring inside the image, one image edge after the other (Sutherland and Hodgman 1974)."""
+    """Cut a ring to the image, one image edge after the other (Sutherland and Hodgman 1974)."""
     for axis, sign, offset in ((0, 1, 0), (0, -1, size[0]), (1, 1, 0), (1, -1, size[1])):
         inside_by = sign * ring[:, axis] + offset
         if inside_by.min(initial=0) >= 0:
@@ -273,7 +273,7 @@ def _draw(scene: list[_Shape], size: tuple[int, int], generator: np.random.Gener
 
 
 def _grain(labels: UInt8[np.ndarray, "h w"], generator: np.random.Generator) -> Int16[np.ndarray, "h w"]:
-    """Noise of each pixel's class and uneven light, in grey levels."""
+    """Draw noise of each pixel's class and uneven light, in grey levels."""
     fine = generator.integers(-128, 128, labels.shape, np.int8)
     coarse, light = (
         cv2.resize(generator.integers(0, 256, (rows, 2 * rows), np.uint8), labels.shape[::-1]).astype(np.int16) - 128

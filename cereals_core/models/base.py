@@ -22,8 +22,8 @@ class Network(nn.Module, ABC):
     mask_stride_px: int
     """Pixels of the image for each position of a dropout mask, per side."""
     context_px: int | None = None
-    """Outputs at least so far from the edge of a crop that lies on the grid of `crop_grid_px` are those of the whole
-    image; None: every output depends on the whole image."""
+    """Distance from the edge of a crop, itself on the grid of `crop_grid_px`, from which on outputs are those of the
+    whole image; None: every output depends on the whole image."""
     crop_grid_px: int = 32
 
     @abstractmethod
@@ -40,8 +40,8 @@ class Network(nn.Module, ABC):
 
     @abstractmethod
     def mask_shapes(self, height: int, width: int) -> list[tuple[int, ...]]:
-        """Shapes (1, C, rows, columns) of the masks that `head` takes for one image of `height` x `width` pixels."""
+        """Return the shapes (1, C, rows, columns) of the masks that `head` takes for an image of `height` x `width`."""
 
     def forward(self, images: Images, masks: Masks | None = None) -> Outputs:
-        """Trunk and head."""
+        """Run trunk and head."""
         return self.head(self.trunk(images), masks)

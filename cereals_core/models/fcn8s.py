@@ -21,7 +21,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Features(NamedTuple):
-    """What the trunk hands to the head: all that no dropout mask touches.
+    """Input of the head from the trunk: all that no dropout mask touches.
 
     `fc6`: 4096 w channels at stride 32, after its ReLU; `pool4`, `pool3`: scores at stride 16 and 8.
     """
@@ -92,7 +92,7 @@ class FCN8s(Network):
         return Features(torch.relu(self.fc6(x)), self.score_pool4(pools[3]), self.score_pool3(pools[2]))
 
     def mask_shapes(self, height: int, width: int) -> list[tuple[int, ...]]:
-        """Shapes of the dropout masks that `head` takes, after fc6 and after fc7."""
+        """Return the shapes of the dropout masks that `head` takes, after fc6 and after fc7."""
         rows, columns = (-(-side // self.mask_stride_px) for side in (height, width))
         return [(1, self.fc6.out_channels, rows, columns)] * 2
 

@@ -14,7 +14,7 @@ from cereals_core.models.fcn8s import VGG16_BLOCKS
 from cereals_core.models.torchvision_models import TorchvisionNetwork
 
 _COUNTER = "num_batches_tracked"
-"""Ends the names of batch normalisation's counters, which older files lack and nothing here reads."""
+"""End of the names of batch normalisation's counters, which older files lack and nothing here reads."""
 
 _FULLY_CONNECTED = ("fc6.weight", "fc7.weight")
 """Weights of FCN8s that are (outputs, inputs) in VGG16."""
@@ -29,7 +29,7 @@ class _Source(NamedTuple):
 
 
 def fitting_weights(network: Network, weights: Any, file: str) -> dict[str, Tensor]:
-    """What a network takes of the state dict that `file` held, under the network's own names and in its shapes.
+    """Select what a network takes of the state dict that `file` held, under its own names and in its shapes.
 
     FCN8s takes torchvision's VGG16, its first two fully connected layers as convolutions (Long et al. 2015). Models of
     torchvision take a whole segmentation model, or the ImageNet classifier of their backbone. Layers that produce
@@ -48,14 +48,14 @@ def fitting_weights(network: Network, weights: Any, file: str) -> dict[str, Tens
 
 
 def load_pretrained(network: Network, weights: Mapping[str, Tensor]) -> None:
-    """Set what `fitting_weights` returned; statistics of batch normalisation are frozen from then on (our choice)."""
+    """Load what `fitting_weights` returned; statistics of batch normalisation are frozen from then on (our choice)."""
     network.load_state_dict(weights, strict=False)
     if isinstance(network, TorchvisionNetwork):
         network.freeze_statistics()
 
 
 def _vgg16() -> _Source:
-    """Convolutions and their ReLUs are numbered on through all blocks, a block's pooling after them."""
+    """Name VGG16's convolutions: they and their ReLUs are numbered through all blocks, a block's pooling after them."""
     layers, position = {"fc6": "classifier.0", "fc7": "classifier.3"}, 0
     for block, channels in enumerate(VGG16_BLOCKS):
         for conv in range(len(channels)):
@@ -66,7 +66,10 @@ def _vgg16() -> _Source:
 
 
 def _torchvision(network: TorchvisionNetwork, whole: bool) -> _Source:
-    """A whole model has our names; an ImageNet classifier's lack `backbone.`, or have `features.` in its place."""
+    """Name the weights of a torchvision file.
+
+    A whole model has our names; an ImageNet classifier's lack `backbone.`, or have `features.` in its place.
+    """
     what = f"torchvision's {network.name} or of its backbone trained on ImageNet"
     own = [name for name in network.state_dict() if not name.endswith(_COUNTER)]
     if whole:

@@ -18,11 +18,11 @@ from cereals_core.shapes import Float
 
 
 class TorchvisionError(CerealsError, ImportError):
-    """torchvision is missing, or does not fit the torch beside it."""
+    """A torchvision that is missing, or does not fit the torch beside it."""
 
 
 class Architecture(NamedTuple):
-    """How torchvision's classifier (all that follows the backbone) is cut, and what it gives."""
+    """Place where torchvision's classifier (all that follows the backbone) is cut, and what it gives."""
 
     behind_dropout: int | None
     """Index of the classifier's first layer behind the dropout; None where there is no dropout."""
@@ -44,7 +44,7 @@ ARCHITECTURES = {
 
 
 class Features(NamedTuple):
-    """What the trunk hands to the head.
+    """Input of the head from the trunk.
 
     `values`: at the model's own stride, up to its dropout; `cells`: rows and columns of the result.
     """
@@ -122,7 +122,7 @@ class TorchvisionNetwork(Network):
         return Features(values, map_shape(images.shape[-2], images.shape[-1]))
 
     def mask_shapes(self, height: int, width: int) -> list[tuple[int, ...]]:
-        """Shape of the one dropout mask that `head` takes; none for a model without dropout."""
+        """Return the shape of the one dropout mask that `head` takes; none for a model without dropout."""
         behind = self.architecture.behind_dropout
         if behind is None:
             return []
