@@ -66,8 +66,8 @@ def _without_budget(facts: RoundFacts) -> str:
     if more <= 0:
         return f"All rounds of queries are done, for {_clicks(facts.clicks_so_far)}; {_LAST}"
     return (
-        f"No budget of clicks is set. A round has cost {_clicks(a_round)} on average; with {plural(more, 'more round')} "
-        f"of queries the campaign ends near {_clicks(end)}."
+        f"No budget of clicks is set. A round has cost {_clicks(a_round)} on average; with "
+        f"{plural(more, 'more round')} of queries the campaign ends near {_clicks(end)}."
     )
 
 
