@@ -1,7 +1,7 @@
 """What a campaign file may say: every key, its default, its range, and what goes together."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
@@ -27,6 +27,15 @@ class _FilesOnDisk(Section):
     eval_split: str = "val"
     most_images: int | None = Field(None, gt=0)
     """Read so many images of each split at most, drawn at random: to try a campaign out."""
+
+    def few(self, images: int) -> Self:
+        """Return a small data set like this one, which does without the pool: images for evaluation stand for it."""
+        return self.model_copy(update={"pool_split": self.eval_split, "most_images": images})
+
+    @property
+    def dial(self) -> str:
+        """The key, with its value, that makes images smaller."""
+        return f"scale = {self.scale:g}"
 
 
 class CocoData(_FilesOnDisk):
@@ -66,6 +75,16 @@ class SyntheticData(Section):
     eval_images: int = Field(gt=0)
     height: int = Field(gt=31)
     width: int = Field(gt=31)
+    most_images: ClassVar[None] = None
+
+    def few(self, images: int) -> Self:
+        """Return a small data set like this one, of other scenes."""
+        return self.model_copy(update={"seed": self.seed + 1, "pool_images": images, "eval_images": images})
+
+    @property
+    def dial(self) -> str:
+        """The key, with its value, that makes images smaller."""
+        return f"height = {self.height}"
 
 
 Data = Annotated[CocoData | MasksData | CityscapesData | SyntheticData, Field(discriminator="format")]

@@ -24,8 +24,7 @@ def open_truth(data: Data, split: Split) -> Dataset:
     DataError lists all problems of the split's index at once.
     """
     dataset: Dataset = _READERS[type(data)](data, split)
-    most = None if isinstance(data, SyntheticData) else data.most_images
-    return dataset if most is None else Part(dataset, most)
+    return dataset if data.most_images is None else Part(dataset, data.most_images)
 
 
 def open_images(data: Data, split: Split) -> ImageSource:

@@ -84,15 +84,11 @@ def try_out(load: Workload, run: Callable[[Campaign], None]) -> Paces:
 
 def _trial(settings: CampaignSettings, folder: Path, images: int, steps: int) -> Campaign:
     """Make a small campaign, in one process: so many images of either split, trainings of so many steps."""
-    data, wanted, rounds = settings.data, settings.acquisition, 2 if settings.training.method == "cropping" else 1
+    wanted, rounds = settings.acquisition, 2 if settings.training.method == "cropping" else 1
     part = max(images // 10, 1)  # few, so that steps are many beside the images that they read first
     changed = {
         "folder": str(folder),
-        "data": data.model_copy(
-            update={"pool_images": images, "eval_images": images, "seed": data.seed + 1}
-            if isinstance(data, SyntheticData)
-            else {"pool_split": data.eval_split, "most_images": images}
-        ),
+        "data": settings.data.few(images),
         "training": settings.training.model_copy(update={"max_steps": steps}),
         "acquisition": wanted.model_copy(
             update={"seed_images": "all" if wanted.seed_images == "all" else part, "images_per_round": part}

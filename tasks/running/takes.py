@@ -9,7 +9,7 @@ from cereals_core.grid import STRIDE_PX
 from cereals_core.models.base import Network
 from cereals_core.models.build import build_cost_network, build_network
 from cereals_core.models.footprint import outline, parameter_bytes, prediction_bytes, training_bytes
-from cereals_core.settings import CampaignSettings, SyntheticData
+from cereals_core.settings import CampaignSettings
 from cereals_core.workload import Workload
 from tasks.running.device import precision_of
 from tasks.running.images import kept_at_most_bytes, pool_fits
@@ -90,9 +90,7 @@ def narrower(settings: CampaignSettings) -> str:
 
 def fewer_pixels(settings: CampaignSettings) -> str:
     """Write the advice to read smaller images."""
-    data = settings.data
-    key = f"height = {data.height}" if isinstance(data, SyntheticData) else f"scale = {data.scale:g}"
-    return f"lower data.{key}"
+    return f"lower data.{settings.data.dial}"
 
 
 def predicting(kind: Kind, units: Count, bytes_a_pixel: float, upsampled: bool = False) -> Takes:
