@@ -19,7 +19,7 @@ Cells = Shaped[np.ndarray, "rows columns"]
 
 
 def labelled_cells(boxes: Iterable[Box], height: int, width: int) -> Bool[np.ndarray, "rows columns"]:
-    """Cells that the boxes cover: bool (ceil(H / 8), ceil(W / 8)) for an image of `height` x `width` pixels.
+    """Mark cells that the boxes cover: bool (ceil(H / 8), ceil(W / 8)) for an image of `height` x `width` pixels.
 
     Raises DataError for a box that leaves the image, is off the 8 px grid (only the image's edge may cut a cell), or
     overlaps another: regions never do.
@@ -52,7 +52,7 @@ def _check_on_grid(box: Box, height: int, width: int) -> None:
 
 
 def is_fully_labelled(boxes: Iterable[Box], height: int, width: int) -> bool:
-    """Whether the boxes cover every pixel of an image of `height` x `width` pixels; errors as in `labelled_cells`."""
+    """Tell whether the boxes cover every pixel of an image (`height` x `width`); errors as in `labelled_cells`."""
     return bool(labelled_cells(boxes, height, width).all())
 
 

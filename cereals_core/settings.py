@@ -135,7 +135,7 @@ CountOrAll = Annotated[
 
 
 def _parts_of(strategy: Any, clicks_per_round: Any) -> dict[str, str]:
-    """The keys that a strategy's name stands for; none for what is no such name."""
+    """Return the keys that a strategy's name stands for; none for what is no such name."""
     if not isinstance(strategy, str) or strategy not in STRATEGIES:
         return {}
     parts = {key: getattr(STRATEGIES[strategy], key) for key in ("unit", "information", "cost", "fusion")}
@@ -269,7 +269,7 @@ class CampaignSettings(Section):
 
 
 def changes_between(old: CampaignSettings, new: CampaignSettings) -> list[str]:
-    """Lines `key: old -> new` of the settings that decide a campaign's results and differ."""
+    """List as `key: old -> new` the settings that decide a campaign's results and differ."""
     before, after = (_flatten(deciding_settings(settings)) for settings in (old, new))
     return [
         f"{key}: {before.get(key, '(absent)')} -> {after.get(key, '(absent)')}"
@@ -279,7 +279,7 @@ def changes_between(old: CampaignSettings, new: CampaignSettings) -> list[str]:
 
 
 def deciding_settings(settings: CampaignSettings) -> dict[str, Any]:
-    """The settings that a campaign's results depend on: not where things are, how to compute, or when to stop."""
+    """Return the settings that results depend on: not where things are, how to compute, or when to stop."""
     return settings.model_dump(
         mode="json",
         exclude={

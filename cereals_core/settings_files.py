@@ -29,7 +29,7 @@ def read_study(file: Path) -> StudySettings:
 
 
 def is_study(file: Path) -> bool:
-    """Whether a file has a `[study]` section."""
+    """Tell whether a file has a `[study]` section."""
     return "study" in _read(file)
 
 

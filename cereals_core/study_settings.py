@@ -87,7 +87,7 @@ class StudySettings(Section):
         return arms
 
     def campaign(self, arm: str, seed: int) -> CampaignSettings:
-        """The campaign of one arm and seed; `arm` may be FULL_LABELS and REPEATED too."""
+        """Return the campaign of one arm and seed; `arm` may be FULL_LABELS and REPEATED too."""
         arms, stop = self.arms(), self.stop.model_dump()
         if arm == FULL_LABELS:
             keys: dict[str, Any] = {"strategy": "random-images", "seed_images": "all", "clicks_per_round": None}
@@ -108,7 +108,7 @@ class StudySettings(Section):
         )
 
     def campaigns(self) -> list[tuple[str, CampaignSettings]]:
-        """All campaigns with their arms, in the order they run: seed by seed, so that pairs are there early."""
+        """List all campaigns with their arms, in the order they run: seed by seed, so that pairs are there early."""
         arms = [FULL_LABELS, *self.arms()]
         planned = [(arm, self.campaign(arm, seed)) for seed in self.study.seeds for arm in arms]
         if self.study.repeat:

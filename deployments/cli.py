@@ -195,7 +195,7 @@ def _stopping_cleanly(command: str, files: Sequence[Path]) -> Iterator[None]:
 
 
 def main() -> None:
-    """Entry point: errors of this project are shown as their text alone."""
+    """Run the command line; errors of this project are shown as their text alone."""
     from tasks.telling.progress import told_to
     from tasks.telling.terminal import Terminal
 

@@ -43,7 +43,7 @@ class Subject:
 
 
 def examine(files: list[Path], deep: bool) -> list[Finding]:
-    """Findings of all checks of this host, and of these campaign and study files; `deep` reads every product."""
+    """List what all checks of this host and of these campaign and study files find; `deep` reads every product."""
     findings = [finding for name, check in HOST_CHECKS.items() for finding in _tried(name, check)]
     for file in files:
         findings += _examine_file(file, deep)
@@ -51,7 +51,7 @@ def examine(files: list[Path], deep: bool) -> list[Finding]:
 
 
 def show(findings: Iterable[Finding]) -> str:
-    """One line for each finding."""
+    """Write one line for each finding."""
     texts = ((each.level, [*each.what.splitlines(), each.remedy]) for each in findings)
     return "\n".join(f"{level:<4}  {'; '.join(line.strip() for line in lines if line)}" for level, lines in texts)
 
@@ -66,7 +66,7 @@ def _examine_file(file: Path, deep: bool) -> list[Finding]:
 
 
 def _tried(name: str, check: Callable[[], Findings]) -> list[Finding]:
-    """What a check finds, up to an error of its own."""
+    """List what a check finds, up to an error of its own."""
     findings: list[Finding] = []
     try:
         for finding in check():
@@ -106,7 +106,7 @@ def _lock(subject: Subject) -> Findings:
 
 
 def _leftovers(subject: Subject) -> Findings:
-    """What stages that died have left, and `cereals gc` would remove; not while stages run."""
+    """Find what stages that died have left, and `cereals gc` would remove; not while stages run."""
     from tasks.store.pruning import prune
 
     if subject.holder:
@@ -117,7 +117,7 @@ def _leftovers(subject: Subject) -> Findings:
 
 
 def _resources(subject: Subject) -> Findings:
-    """Memory and disk of each campaign of the first seed, by what its rounds to come will take."""
+    """Compare memory and disk with what each campaign of the first seed will take in its rounds to come."""
     from tasks.forecast.needs import lacking_for
 
     first = subject.campaigns[0]
@@ -139,7 +139,7 @@ def _resources(subject: Subject) -> Findings:
 
 
 def _like_its_first_image(campaign: Campaign) -> Workload:
-    """The work on a pool in which every image is as large as the first: what can be said before all have been read."""
+    """Tell the work on a pool whose images are all as large as the first: what is known before all have been read."""
     data = campaign.settings.data
     source, evaluated = open_images(data, "pool"), open_images(data, "eval")
     height, width, _ = source.image(source.image_ids[0]).shape

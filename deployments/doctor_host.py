@@ -59,7 +59,7 @@ def _versions() -> Findings:
 
 
 def _differing(constraints: str) -> Iterator[tuple[str, str, str]]:
-    """Name, installed and tested version of packages where they differ; what is not installed is not needed here."""
+    """List name, installed and tested version of packages that differ; what is not installed is not needed here."""
     lines = (line.strip() for line in constraints.splitlines())
     for requirement in (Requirement(line) for line in lines if line and not line.startswith("#")):
         tested = next(iter(requirement.specifier)).version
@@ -97,7 +97,7 @@ def _server() -> Findings:
 
 
 def work_pools(client: SyncPrefectClient) -> Findings:
-    """Work pools and how many workers serve each."""
+    """List work pools, and how many workers serve each."""
     pools = client.read_work_pools()
     if not pools:
         yield Finding("warn", "no work pool: deployments cannot run", "`cereals up` makes pools and starts workers")
@@ -112,7 +112,7 @@ def work_pools(client: SyncPrefectClient) -> Findings:
 
 
 def flow_runs(client: SyncPrefectClient) -> Findings:
-    """Runs that should have started, and those that run."""
+    """Count runs that should have started, and those that run."""
     now = datetime.now(UTC)
     scheduled = {"state": {"type": {"any_": ["SCHEDULED"]}}, "next_scheduled_start_time": {"before_": now - LATE}}
     late = client.read_flow_runs(flow_run_filter=FlowRunFilter.model_validate(scheduled))

@@ -29,7 +29,7 @@ def collect(file: Path, keep_rounds: int, dry_run: bool) -> Iterator[str]:
 
 
 def _told(name: str, removed: Iterable[Removed]) -> Iterator[str]:
-    """A line for each round, and nothing where nothing goes."""
+    """Write a line for each round, and nothing where nothing goes."""
     for number, some in groupby(removed, lambda each: each.round_number):
         folders = list(some)
         where = name if number is None else f"{name} round {number}"

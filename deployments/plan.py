@@ -65,7 +65,7 @@ class _Plan:
         )
 
     def _times(self) -> list[StageTime]:
-        """Nothing is tried that is recorded, and nothing at all where a stage would not fit into memory."""
+        """Time stages by what is recorded, else by a trial; none is made where a stage would not fit into memory."""
         recorded, tried = Paces(products_made(self.campaign)), None
         there = room_for(replace(self.campaign, settings=self.here))
         if any(recorded.of(stage, 0) is None for stage, _ in self.left) and _fits(self.needs.values(), there):
@@ -116,7 +116,7 @@ class _Plan:
 
 
 def _here(settings: CampaignSettings) -> CampaignSettings:
-    """The same on this machine, if the settings name workers of other hosts."""
+    """Return the same settings for this machine, if they name workers of other hosts."""
     if "://" not in settings.compute.cluster:
         return settings
     compute = settings.compute.model_copy(update={"cluster": "none", "device": "auto"})
@@ -124,7 +124,7 @@ def _here(settings: CampaignSettings) -> CampaignSettings:
 
 
 def _fits(needs: Iterable[StageNeed], room: Room) -> bool:
-    """Whether memory will do, in which some steps of each network are about to be taken."""
+    """Tell whether memory will do, in which some steps of each network are about to be taken."""
     return all(
         (room.memory_bytes is None or need.memory_bytes <= room.memory_bytes)
         and (room.device_bytes is None or need.device_bytes <= room.device_bytes)

@@ -25,7 +25,7 @@ from tasks.study_results import report_study
 
 
 def _shown(title: str, description: str, **limits: Any) -> Any:
-    """A parameter as a form shows it; Prefect puts its own title over pydantic's, and leaves this one."""
+    """Describe a parameter as a form shows it; Prefect puts its own title over pydantic's, and leaves this one."""
     return Field(json_schema_extra={"title": title, "description": description}, **limits)
 
 
@@ -48,7 +48,7 @@ Clock = Annotated[
 
 
 def next_time(clock: str, now: datetime) -> datetime:
-    """When the time of day `clock` (HH:MM) next comes after `now`, in this machine's zone."""
+    """Find when the time of day `clock` (HH:MM) next comes after `now`, in this machine's zone."""
     today = now.astimezone().date()
     days = (today, today + timedelta(days=1))
     moments = [datetime.combine(day, time.fromisoformat(clock)).astimezone() for day in days]
@@ -56,7 +56,7 @@ def next_time(clock: str, now: datetime) -> datetime:
 
 
 def run_name() -> str:
-    """The name that the file of the current flow run gives, or the file's own name where it cannot be read."""
+    """Return the name that the current flow run's file gives, or the file's own name where it cannot be read."""
     file = Path(flow_run.parameters["file"])
     try:
         return (read_study(file) if is_study(file) else read_settings(file)).name
@@ -119,5 +119,5 @@ def _close_killed_attempt() -> None:
 
 
 def _already_running(error: LockedError) -> State[Any]:
-    """The end of a run that came too early: neither done nor failed, like a run that CANCEL_NEW keeps out."""
+    """End a run that came too early: neither done nor failed, like a run that CANCEL_NEW keeps out."""
     return Cancelled(name="AlreadyRunning", message=str(error))

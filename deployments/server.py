@@ -48,7 +48,7 @@ class Planned:
 
 
 def server_environment(port: int, retention_days: int) -> dict[str, str]:
-    """Prefect's settings for the server, its workers and its clients; `retention_days`: how long runs are kept."""
+    """Return Prefect's settings for server, workers and clients; `retention_days`: how long runs are kept."""
     return {
         "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
         "PREFECT_SERVER_API_HOST": "127.0.0.1",
@@ -75,12 +75,12 @@ def wait_until(happens: Callable[[], bool], require: Callable[[], None], seconds
 
 
 def is_healthy(client: SyncPrefectClient) -> bool:
-    """Whether the server answers."""
+    """Tell whether the server answers."""
     return client.api_healthcheck() is None
 
 
 def has_reported(client: SyncPrefectClient, pool: str, worker: str, since: float) -> bool:
-    """Whether a worker has asked for work since a moment, in seconds since the epoch."""
+    """Tell whether a worker has asked for work since a moment, in seconds since the epoch."""
     seen = [each.last_heartbeat_time for each in client.read_workers_for_work_pool(pool) if each.name == worker]
     return any(moment is not None and moment.timestamp() >= since for moment in seen)
 
@@ -101,7 +101,7 @@ def furnish(client: SyncPrefectClient) -> None:
 
 
 def crash_silent_runs() -> AutomationCore:
-    """The rule that a run whose heartbeats stop before its end has crashed, with its process or its machine."""
+    """Make the rule that a run whose heartbeats stop before its end has crashed, with its process or its machine."""
     return AutomationCore(
         name="cereals: crash silent runs",
         description="Marks runs whose process or machine is gone as crashed, so that they can be retried.",
@@ -134,7 +134,7 @@ def deploy_all(environment: Mapping[str, str]) -> None:
 
 
 def plan(files: Iterable[Path], rounds: int | None) -> list[Planned]:
-    """What to deploy for files, which are read and checked; `rounds` is for campaigns."""
+    """Plan what to deploy for files, which are read and checked; `rounds` is for campaigns."""
     return [_planned(file.absolute(), rounds) for file in files]
 
 
@@ -145,7 +145,7 @@ def _planned(file: Path, rounds: int | None) -> Planned:
 
 
 def schedules_of(cron: str | None) -> list[DeploymentScheduleCreate]:
-    """A schedule in this machine's time zone, or none; SettingsError for five fields that are none."""
+    """Make a schedule in this machine's time zone, or none; SettingsError for five fields that are none."""
     if cron is None:
         return []
     try:
@@ -157,7 +157,7 @@ def schedules_of(cron: str | None) -> list[DeploymentScheduleCreate]:
 
 
 def deploy(client: SyncPrefectClient, planned: Planned, schedules: Sequence[DeploymentScheduleCreate]) -> str:
-    """A deployment `campaign/<name>` or `study/<name>`, like that of prefect.yaml; its full name.
+    """Deploy one file as `campaign/<name>` or `study/<name>`, as prefect.yaml would; returns the full name.
 
     Relative paths in the file start in this folder, as for `cereals run`.
     """

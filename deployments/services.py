@@ -49,7 +49,7 @@ class Services:
         self.state = _read(self.file)
 
     def process(self, name: str) -> psutil.Process | None:
-        """The process of a service, or None if it was not started or is gone."""
+        """Find the process of a service; None if it was not started or is gone."""
         service = self.state.services.get(name)
         try:
             process = psutil.Process(service.pid) if service else None
@@ -100,7 +100,7 @@ class Services:
         return list(alive)
 
     def _topmost_runs(self, services: Iterable[psutil.Process]) -> list[psutil.Process]:
-        """What services have started, without what that has started in turn."""
+        """List what services have started, without what that has started in turn."""
         marked, own = self._marked(), {process.pid for process in services}
         above = marked.keys() - own
         runs = []
@@ -139,7 +139,7 @@ def _read(file: Path) -> State:
 
 
 def _end(processes: Iterable[psutil.Process], wait_s: float) -> None:
-    """SIGTERM, and SIGKILL to those that are left after a while; psutil signals no process that took over an id."""
+    """Send SIGTERM, and SIGKILL to those left after a while; psutil signals no process that took over an id."""
     left = list(processes)
     for send, patience_s in ((psutil.Process.terminate, wait_s), (psutil.Process.kill, KILLED_S)):
         for process in left:

@@ -79,7 +79,7 @@ def down(
 
 
 def cuda_devices() -> list[str]:
-    """The CUDA devices that this machine lets its processes see."""
+    """List the CUDA devices that this machine lets its processes see."""
     import torch
 
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -89,14 +89,14 @@ def cuda_devices() -> list[str]:
 
 
 def default_pool(devices: Sequence[str]) -> str:
-    """The pool for campaigns and studies."""
+    """Return the pool for campaigns and studies."""
     from deployments.server import CPU_POOL, CUDA_POOL
 
     return CUDA_POOL if devices else CPU_POOL
 
 
 def wanted_workers(devices: Sequence[str], cpu_runs: int) -> dict[str, Worker]:
-    """The workers of a machine by name: one that sees no device, and one for each, with a run at a time."""
+    """Choose the workers of a machine by name: one that sees no device, and one for each, with a run at a time."""
     from deployments.server import CPU_POOL, CUDA_POOL
 
     cuda = {f"cuda-{device}": Worker(CUDA_POOL, 1, device) for device in devices}

@@ -19,7 +19,7 @@ from tasks.store.layout import Campaign, Study
 
 
 def open_existing(file: Path) -> Campaign:
-    """The campaign of a campaign file; ProductError if it was never started."""
+    """Open the campaign of a campaign file; ProductError if it was never started."""
     settings = read_settings(file)
     campaign = Campaign(settings.path, settings)
     if not campaign.settings_file.exists():
@@ -28,7 +28,7 @@ def open_existing(file: Path) -> Campaign:
 
 
 def open_study(file: Path) -> Study:
-    """The study of a study file; ProductError if it was never started."""
+    """Open the study of a study file; ProductError if it was never started."""
     settings = read_study(file)
     study = Study(settings.path, settings)
     if not study.settings_file.exists():
@@ -37,7 +37,7 @@ def open_study(file: Path) -> Study:
 
 
 def show_status(files: Sequence[Path]) -> str:
-    """A table for each campaign, and their curves against each other if there are several; a study's table."""
+    """Set a table for each campaign, and their curves if there are several; of a study, its own table."""
     studies = [file for file in files if is_study(file)]
     shown = [_show_study(open_study(file)) for file in studies]
     campaign_files = [file for file in files if file not in studies]

@@ -49,7 +49,7 @@ Row = dict[str, Any]
 
 
 def _images_compared(load: Workload, number: int) -> int:
-    """Images of labelled and asked regions, whose edges are compared with clicks, and those drawn for evaluation."""
+    """List images whose edges are compared with clicks: of labelled and asked regions, and of some for evaluation."""
     regions = min(load.seed_images + number * load.queries, MOST_LABELLED_REGIONS) + load.queries
     return min(regions, load.images) + min(load.eval_images, _most_drawn(load.wanted))
 
@@ -92,7 +92,7 @@ def _row(answered: Row) -> Row:
 
 
 def _some_of(ledger: Ledger, stream: np.random.Generator) -> list[Row]:
-    """Labelled regions drawn uniformly; all if they are few."""
+    """Draw labelled regions uniformly; all if they are few."""
     count = len(ledger.table)
     chosen = stream.choice(count, min(count, MOST_LABELLED_REGIONS), replace=False)
     rows: list[Row] = ledger.table.take(np.sort(chosen)).to_pylist()
@@ -113,7 +113,7 @@ def _add_edges(work: Work, pool: Product, rows: Sequence[Row]) -> None:
 
 
 def _random_sample(work: Work, model: Product) -> Iterator[Row]:
-    """Regions of the evaluation split, the same in every round: true clicks, the cost model's, and edges."""
+    """Draw regions of the evaluation split, the same in every round: true clicks, the cost model's, and edges."""
     settings = work.campaign.settings
     cost_model = load_cost_model(settings, model).to(prepare_device(settings.compute))
     predictor = Predictor(cost_model, precision_of(settings.model))

@@ -94,7 +94,7 @@ def _note(facts: Mapping[str, Any]) -> str:
     note=_note,
 )
 def info_map(work: Work, pool: Product, ledger: Product, model: Product) -> None:
-    """Information in every cell of the pool."""
+    """Map the information in every cell of the pool."""
     _map_images(work, _information, {"pool": pool, "ledger": ledger, "model": model})
 
 
@@ -126,7 +126,7 @@ def _information(work: Work, inputs: Inputs) -> tuple[Reader, Mapper]:
     note=_note,
 )
 def cost_map(work: Work, pool: Product, ledger: Product, model: Product) -> None:
-    """Predicted clicks in every cell of the pool."""
+    """Map the predicted clicks in every cell of the pool."""
     _map_images(work, _clicks, {"pool": pool, "ledger": ledger, "model": model})
 
 
@@ -151,7 +151,7 @@ def _clicks(work: Work, inputs: Inputs) -> tuple[Reader, Mapper]:
     note=_note,
 )
 def true_cost_map(work: Work, pool: Product) -> None:
-    """TRUE clicks in every cell of every image of the pool, read from its TRUTH: an upper bound, never a strategy.
+    """Map TRUE clicks in every cell of every image of the pool, from its TRUTH: an upper bound, never a strategy.
 
     The store is laid out as cost-map's, and rounded as it. It belongs to no round. A pixel counts 10 clicks at most, so
     a window's sum can be below its c_p.
@@ -210,7 +210,7 @@ def _write_shards(opener: Opener, work: Work, inputs: Inputs, asked: Sequence[As
 
 
 def _maps(read: Reader, maps_of: Mapper, asked: Sequence[Asked], size: int) -> Iterator[tuple[str, np.ndarray]]:
-    """The maps of all images of these shards, in batches of so many, while the next images are read."""
+    """Yield the maps of all images of these shards, in batches of so many, while the next images are read."""
     items = prefetched(read, chain.from_iterable(each.image_ids for each in asked))
     batches = [each.image_ids[start : start + size] for each in asked for start in range(0, len(each.image_ids), size)]
     made = (maps_of(*_padded(batch, [item for _, item in islice(items, len(batch))], size)) for batch in batches)
@@ -219,7 +219,7 @@ def _maps(read: Reader, maps_of: Mapper, asked: Sequence[Asked], size: int) -> I
 
 
 def _padded(image_ids: Sequence[str], items: Sequence[Any], size: int) -> tuple[Sequence[str], Sequence[Any]]:
-    """A batch of the full size, the last image repeated: on the size depend the last bits of all its maps."""
+    """Fill a batch to the full size with its last image: on the size depend the last bits of all its maps."""
     missing = size - len(items)
     return [*image_ids, *[image_ids[-1]] * missing], [*items, *[items[-1]] * missing]
 
@@ -230,7 +230,7 @@ def _stack(shard: Shard, maps: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def _refuse_unusable(store: MapStore, asked: Asked) -> None:
-    """ProductError for maps that are not finite in every cell."""
+    """Raise ProductError for maps that are not finite in every cell."""
     unusable = _not_finite(store, asked)
     if unusable:
         raise ProductError(
@@ -240,7 +240,7 @@ def _refuse_unusable(store: MapStore, asked: Asked) -> None:
 
 
 def _is_there(store: MapStore, asked: Asked) -> bool:
-    """Whether the shard was written before, whole."""
+    """Tell whether the shard was written before, whole."""
     try:
         return store.has(asked.shard) and not _not_finite(store, asked)
     except ProductError:

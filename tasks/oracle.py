@@ -41,7 +41,7 @@ def _memory(load: Workload) -> Memory:
 
 
 def _asked_bytes(load: Workload, number: int) -> float:
-    """Bytes of a round's answers, and of its ledger, which holds all rows so far."""
+    """Count bytes of a round's answers, and of its ledger, which holds all rows so far."""
     rows = load.seed_images + (number + 1) * load.queries
     return LEDGER_ROW_BYTES * rows + ANSWER_BYTES_A_PIXEL * (load.asked_px(number + 1) - load.asked_px(number))
 
@@ -96,7 +96,7 @@ def oracle_query(work: Work, pool: Product, ledger: Product, proposals: Product)
 
 
 def best_queries(wanted: Acquisition, pool: Pool, proposals: pa.Table) -> list[Query]:
-    """Rows of the queries table: the best proposals within the round's budget."""
+    """Choose the rows of the queries table: the best proposals within the round's budget."""
     columns = {name: proposals[name].to_numpy() for name in ("image_rank", "y", "x", "score", "spend")}
     best, kind = best_within(columns, pool.budget(wanted).amount), kind_of(wanted)
     queries: list[Query] = []

@@ -44,7 +44,7 @@ class Scales:
         return np.asarray(self.table[f"{name}_{side}"])
 
     def best_scores(self, wanted: Acquisition) -> np.ndarray:
-        """What no region of an image can exceed: float32 (images,), -inf without a candidate.
+        """Compute what no region of an image can exceed: float32 (images,), -inf without a candidate.
 
         It is the score of the image's most information at its least cost, since scores rise with the one and fall with
         the other, even when they are rounded. Random scores may be anything.
@@ -78,11 +78,11 @@ class Regions:
         self.maps = {name: MapStore(product / MAPS) for name, product in maps.items() if product is not None}
 
     def scales(self) -> Scales:
-        """The scales of the whole pool."""
+        """Merge the extents of the images into the scales of the whole pool."""
         return Scales(self.extents(self.pool.shards()).sort_by("image_rank"))
 
     def extents(self, shards: Iterable[Shard]) -> pa.Table:
-        """EXTENTS of the images of these shards."""
+        """Find the EXTENTS of the images of these shards."""
         rows = [self._extents(*each) for shard, maps in self.read(shards) for each in self.of(shard.images, maps)]
         return tables.EXTENTS.of(rows)
 
@@ -94,11 +94,11 @@ class Regions:
         return row
 
     def read(self, shards: Iterable[Shard]) -> Iterator[tuple[Shard, Maps]]:
-        """Shards with their maps; the next ones are read while the caller works on those before."""
+        """Yield shards with their maps; the next ones are read while the caller works on those before."""
         return prefetched(lambda shard: {name: store.read(shard) for name, store in self.maps.items()}, shards)
 
     def of(self, images: Iterable[PoolImage], maps: Maps) -> Iterator[tuple[PoolImage, np.ndarray, Sums]]:
-        """Images of a shard; which of their regions may be asked for, bool (rows, columns); and the regions' sums."""
+        """Yield images of a shard; which regions may be asked for, bool (rows, columns); and the regions' sums."""
         for image in images:
             mask = self.kind.candidates(self.ledger.labelled_cells(image), *image.size)
             row = image.row % self.pool.shard_images
@@ -107,7 +107,7 @@ class Regions:
 
 
 def _single(half: np.ndarray) -> np.ndarray:
-    """A map as float32: by PyTorch ten times as fast as by NumPy, into memory of NumPy's, whose allocator reuses it."""
+    """Convert a map to float32: by PyTorch ten times as fast as by NumPy, into NumPy's memory, which is reused."""
     single = np.empty(half.shape, np.float32)
     torch.from_numpy(single).copy_(torch.from_numpy(half))
     return single

@@ -74,7 +74,7 @@ def variants(
     images_per_round: Sequence[float] = (),
     clicks_per_round: Sequence[float] = (),
 ) -> list[Variant]:
-    """Every combination of the values given, others as in `base`; SettingsError for one that does not go together."""
+    """Combine the values given in every way, others as in `base`; SettingsError for a way that does not go together."""
     budgets: list[dict[str, Any]] = [{"images_per_round": each, "clicks_per_round": None} for each in images_per_round]
     budgets += [{"clicks_per_round": each} for each in clicks_per_round]
     made: list[Variant] = []

@@ -36,7 +36,7 @@ PAGE_BYTES, DRAWN_BYTES_A_PIXEL = 1_000_000, 24
 
 
 def why_stop(campaign: Campaign, number: int, ledger: Product) -> str | None:
-    """Why the campaign ends with this round, which has been evaluated, or None."""
+    """Tell why the campaign ends with this round, which has been evaluated, or None."""
     if ledger.facts["regions"] == 0:
         return "the pool holds no more regions to ask for"
     return stop_reason(campaign.settings.stop, learning_curve(campaign, list(range(number + 1))))
@@ -86,7 +86,7 @@ def copy_ledger(campaign: Campaign, ledger: Product) -> None:
 
 
 def round_facts(campaign: Campaign, number: int, reason: str | None) -> RoundFacts:
-    """All that the pages say of a round, from its products."""
+    """Gather all that the pages say of a round, from its products."""
     pool = product_of(campaign, "pool", None)
     metrics = product_of(campaign, "evaluate", number)
     classes = tables.CLASSES.read(metrics).to_pylist()
@@ -166,7 +166,7 @@ def _known(value: float | None) -> float:
 
 
 def _views(campaign: Campaign, number: int, facts: RoundFacts) -> list[RegionView]:
-    """The best regions on their images."""
+    """Draw the best regions on their images."""
     pool = open_pool(campaign, product_of(campaign, "pool", None))
     images = {image.image_id: image for image in pool.images}
     dataset = open_images(campaign.settings.data, "pool")

@@ -25,13 +25,13 @@ class Proposing:
         self.best = scales.best_scores(self.wanted)
 
     def shards(self) -> list[Shard]:
-        """The pool's shards; those come first that may hold the best regions, so that others are soon out of reach."""
+        """List the pool's shards; those first that may hold the best regions, so that others are soon out of reach."""
         shards = self.regions.pool.shards()
         best = np.array([max(self.best[image.rank] for image in shard.images) for shard in shards])
         return [shards[index] for index in np.argsort(-best, kind="stable")]
 
     def scores(self, shards: Iterable[Shard]) -> Iterator[tuple[PoolImage, np.ndarray]]:
-        """Fused scores of each image: float32 (rows, columns), -inf where a region is no candidate."""
+        """Yield fused scores of each image: float32 (rows, columns), -inf where a region is no candidate."""
         for shard, maps in self.regions.read(shards):
             for image, mask, sums in self.regions.of(shard.images, maps):
                 yield image, self._scores(image, mask, sums)
@@ -46,7 +46,7 @@ class Proposing:
         return fuse(self.wanted.fusion, scaled["information"], scaled.get("cost"), self.wanted.alpha, mask)
 
     def proposals(self, shards: Iterable[Shard]) -> pa.Table:
-        """What suppression leaves of these shards' scores; less what is known by now to be out of a round's reach.
+        """Return what suppression leaves of these shards' scores, without what is known to be out of a round's reach.
 
         Images are not looked at, and shards not read, that can hold nothing within reach.
         """
@@ -59,11 +59,11 @@ class Proposing:
         return pa.concat_tables(found)
 
     def _above_cutoff(self, shard: Shard) -> list[PoolImage]:
-        """Images of a shard that may hold a region within reach."""
+        """Find the images of a shard that may hold a region within reach."""
         return [image for image in shard.images if -np.inf < self.best[image.rank] >= self.cutoff.least]
 
     def _suppressed(self, image: PoolImage, mask: np.ndarray, sums: Sums) -> dict[str, np.ndarray]:
-        """Proposals of one image, as columns: with their scores, what they take from the budget, and their sums."""
+        """Return proposals of one image, as columns: their scores, what they take from the budget, and their sums."""
         kind, scores = self.regions.kind, self._scores(image, mask, sums)
         cells, values = suppress(scores, kind.window_cells, self.cutoff.k, self.cutoff.least)
         y, x = cells.T
@@ -79,11 +79,11 @@ class Proposing:
         }
 
     def all(self) -> pa.Table:
-        """Proposals of the pool, from maps to suppression at once."""
+        """Return proposals of the pool, from maps to suppression at once."""
         return self.best_of([self.proposals(self.shards())])
 
     def best_of(self, found: Iterable[pa.Table]) -> pa.Table:
-        """The best of all proposals found, in the order they are found, as many as a round may ask for.
+        """Return the best of all proposals found, in the order they are found, as many as a round may ask for.
 
         The same whatever was left out before for being out of reach, and so whatever was worked through first.
         """
@@ -97,7 +97,7 @@ class Proposing:
 
 
 def _table(columns: dict[str, np.ndarray]) -> pa.Table:
-    """PROPOSALS, without sums of maps that there are not."""
+    """Make a table of PROPOSALS, without sums of maps that there are not."""
     absent = pa.nulls(len(columns["score"]))
     sums = {"information": columns.pop("information", absent), "predicted_clicks": columns.pop("cost", absent)}
     return pa.Table.from_pydict(columns | sums, schema=tables.PROPOSALS.schema)

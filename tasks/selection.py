@@ -32,7 +32,7 @@ def _takes(disk_bytes: Callable[[Workload, int], float]) -> Takes:
 
 
 def _regions(work: Work, inputs: Inputs) -> Regions:
-    """The round's regions, opened once where they are needed; `inputs` are the pool, the ledger and the maps."""
+    """Open the round's regions, once where they are needed; `inputs` are the pool, the ledger and the maps."""
     return kept(("regions", work.folder), lambda: _opened(work, inputs))
 
 
@@ -44,7 +44,7 @@ def _opened(work: Work, inputs: Inputs) -> Regions:
 
 
 def _proposing(work: Work, inputs: Inputs) -> Proposing:
-    """How the round proposes regions, opened once where that is needed; `inputs` has the scales too."""
+    """Open how the round proposes regions, once where that is needed; `inputs` has the scales too."""
 
     def opened() -> Proposing:
         scales = Scales(tables.EXTENTS.read(_there(inputs["scales"])))
@@ -82,7 +82,7 @@ def region_fusion(
 
 
 def _extents(work: Work, inputs: Inputs, shards: Sequence[Shard]) -> pa.Table:
-    """EXTENTS of these shards."""
+    """Find the EXTENTS of these shards."""
     return _regions(work, inputs).extents(shards)
 
 
@@ -106,7 +106,7 @@ def _extents(work: Work, inputs: Inputs, shards: Sequence[Shard]) -> pa.Table:
 def nms(
     work: Work, pool: Product, ledger: Product, scales: Product, information: Product | None, cost: Product | None
 ) -> None:
-    """Region proposals: fused scores, random ones if that is the strategy, and greedy suppression in each image.
+    """Propose regions: fused scores, random ones if that is the strategy, and greedy suppression in each image.
 
     Those are left out that are not among the best of the pool, as many as a round may ask for at most. Images that can
     hold none of them, by their extents, are not looked at.
@@ -120,7 +120,7 @@ def nms(
 
 
 def _propose(work: Work, inputs: Inputs, shards: Sequence[Shard]) -> pa.Table:
-    """Proposals of these shards."""
+    """Propose regions of these shards."""
     return _proposing(work, inputs).proposals(shards)
 
 

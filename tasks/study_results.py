@@ -14,7 +14,7 @@ from tasks.store.storage import write_atomically
 
 
 def study_facts(study: Study) -> StudyFacts:
-    """All that the report says, from the campaigns as far as they have come; the first reference has to be there."""
+    """Gather what the report says, from the campaigns as far as they have come; the first reference has to be there."""
     settings, arms = study.settings, study.settings.arms()
     first_arm, first_seed = next(iter(arms)), settings.study.seeds[0]
     full = _campaign(study, FULL_LABELS, first_seed)

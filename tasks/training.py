@@ -88,21 +88,21 @@ def train_cost(work: Work, pool: Product, ledger: Product, model: Product) -> No
 
 
 def load_model(settings: CampaignSettings, outputs: int, product: Product) -> Network:
-    """The segmentation network that a product of train-seg holds, on the CPU."""
+    """Load the segmentation network that a product of train-seg holds, on the CPU."""
     model = build_network(settings.model, outputs)
     model.load_state_dict(_weights(product))
     return model
 
 
 def load_cost_model(settings: CampaignSettings, product: Product) -> FCN8s:
-    """The cost network that a product of train-cost holds, on the CPU."""
+    """Load the cost network that a product of train-cost holds, on the CPU."""
     model = build_cost_network(settings.model)
     model.load_state_dict(_weights(product))
     return model
 
 
 def _weights(product: Product) -> dict[str, torch.Tensor]:
-    """The weights of a product; ProductError when they are damaged in an object store, where finding hashes none."""
+    """Load the weights of a product; ProductError when they are damaged (in an object store finding hashes none)."""
     file = product / WEIGHTS
     if is_on_disk(file):
         with file.open("rb") as stream:

@@ -48,18 +48,18 @@ class LiveTensors(TorchDispatchMode):
 
 
 def outline(build: Callable[[], Network], precision: torch.dtype = torch.float32) -> Network:
-    """A network without memory for its weights, in the number format of its arithmetic."""
+    """Build a network without memory for its weights, in the number format of its arithmetic."""
     with torch.device("meta"):
         return build().to(precision)
 
 
 def parameter_bytes(network: Network) -> int:
-    """The network's weights in float32, as they are trained and saved."""
+    """Count the network's weights in float32, as they are trained and saved."""
     return sum(parameter.numel() for parameter in network.parameters()) * torch.float32.itemsize
 
 
 def training_bytes(network: Network, height: int, width: int, images: int = 1) -> int:
-    """What a training holds at the peak of a step: weights, gradients, moments, the best weights.
+    """Count what a training holds at the peak of a step: weights, gradients, moments, the best weights.
 
     The step is on so many whole images of one size. `network` is an outline. In another format than float32 (autocast)
     weights and gradients are there twice.
@@ -76,7 +76,7 @@ def training_bytes(network: Network, height: int, width: int, images: int = 1) -
 
 
 def prediction_bytes(network: Network, height: int, width: int, images: int = 1, upsampled: bool = False) -> int:
-    """What a prediction holds at the peak of its pass over so many images; `upsampled` to the images' size or not.
+    """Count what a prediction holds at the peak of a pass over so many images; `upsampled` to their size or not.
 
     `network` is an outline.
     """

@@ -80,12 +80,12 @@ def _need(stage: Stage, load: Workload, rounds: Sequence[int]) -> StageNeed:
 
 
 def uses_cuda(settings: CampaignSettings) -> bool:
-    """Whether networks will run on a CUDA device."""
+    """Tell whether networks will run on a CUDA device."""
     return settings.compute.device == "cuda" or (settings.compute.device == "auto" and torch.cuda.is_available())
 
 
 def room_for(campaign: Campaign) -> Room:
-    """What there is for a campaign here; memory is elsewhere when its stages go to another scheduler's workers."""
+    """Look at what there is for a campaign here; memory is elsewhere when its stages go to other hosts' workers."""
     compute = campaign.settings.compute
     here = "://" not in compute.cluster
     return Room(
@@ -96,7 +96,7 @@ def room_for(campaign: Campaign) -> Room:
 
 
 def _device_bytes() -> int:
-    """Memory that this process can have of its CUDA device; of several, each worker's own, that of the smallest."""
+    """Tell the memory that this process can have of its CUDA device; of several, that of the smallest."""
     devices = range(torch.cuda.device_count())
     if len(devices) > 1:  # to ask for what is free would take some of it
         return min(int(torch.cuda.get_device_properties(device).total_memory) for device in devices)

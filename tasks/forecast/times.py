@@ -111,7 +111,7 @@ def times(
 
 
 def _lanes(stage: Stage, load: Workload) -> int:
-    """How many workers, or cores of this machine, share a stage's work, where a trial had one."""
+    """Count workers, or cores of this machine, that share a stage's work, where a trial had one."""
     compute = load.settings.compute
     if stage.where != "shards":
         return 1

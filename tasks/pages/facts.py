@@ -133,7 +133,7 @@ class RoundFacts:
 
 
 def query_agreement(queries: Sequence[QueryFacts]) -> CostAgreement | None:
-    """How predicted and true clicks of regions agree; None if none was predicted."""
+    """Compare predicted and true clicks of regions; None if none was predicted."""
     predicted = np.array([query.predicted_clicks for query in queries], np.float64)
     agreement = cost_agreement(predicted, np.array([query.vertices for query in queries], np.float64))
     return agreement if agreement.regions else None

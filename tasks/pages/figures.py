@@ -259,7 +259,7 @@ def _encode(picture: Image.Image) -> bytes:
 
 
 def _palette(view: RegionView, photo_colours: int) -> np.ndarray:
-    """Colours uint8 (N, 3): both maps' own, so that maps keep their colours, greys for text, and the photograph's."""
+    """Choose colours uint8 (N, 3): both maps' own, so that maps keep theirs, greys for text, and the photograph's."""
     maps = [(colours(np.arange(colours.N))[:, :3] * 255).round() for colours in (INFORMATION_COLOURS, COST_COLOURS)]
     greys = np.repeat(np.linspace(0, 255, 32).round()[:, None], 3, axis=1)
     pixels = np.concatenate([view.image.reshape(-1, 3), view.image[view.query.box.slices].reshape(-1, 3)])

@@ -88,7 +88,7 @@ def _agreement(facts: RoundFacts, pictures: Mapping[str, bytes]) -> list[str]:
 
 
 def _regions(facts: RoundFacts, pictures: Mapping[str, bytes], room: int) -> list[str]:
-    """The best regions that were asked for, as many as there is room for."""
+    """List the best regions that were asked for, as many as there is room for."""
     names = [name for name in pictures if name.startswith("region-")]
     if not names:
         return []
@@ -107,7 +107,7 @@ def _image(facts: RoundFacts, pictures: Mapping[str, bytes], name: str) -> list[
 
 
 def _stages(facts: RoundFacts) -> list[str]:
-    """What took how long, and where, if that is not the same for all."""
+    """Tell what took how long, and where, if that is not the same for all."""
     total_s, places = sum(stage.elapsed_s for stage in facts.stages), not where_run(facts.stages)
     places = places and any(stage.ran_on for stage in facts.stages)
     header = ["stage", "time", "share", "peak memory", "written", *(["ran on"] if places else []), "result"]
@@ -128,7 +128,7 @@ def _stages(facts: RoundFacts) -> list[str]:
 
 
 def _class_table(class_iou: Mapping[str, float]) -> str:
-    """Classes side by side, so that many of them do not make a long page."""
+    """Set classes side by side, so that many of them do not make a long page."""
     pairs = [(name, number(value)) for name, value in class_iou.items()]
     abreast = min(CLASSES_ABREAST, max(len(pairs), 1))
     pairs += [("", "")] * (-len(pairs) % abreast)

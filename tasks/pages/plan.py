@@ -50,14 +50,14 @@ class PlanFacts:
 
 
 def plan_text(facts: PlanFacts) -> str:
-    """Title, notes, a row a stage, totals, what there is, and what is missing."""
+    """Write title, notes, a row a stage, totals, what there is, and what is missing."""
     lines = [facts.title, *facts.notes, "", _stage_table(facts), *([facts.advice] if facts.advice else [])]
     lines += [f"shortage: {each}" for each in facts.shortages] or ["memory and disk will do"]
     return "\n".join(lines)
 
 
 def _stage_table(facts: PlanFacts) -> str:
-    """Nothing is said of CUDA memory where none is needed."""
+    """Set a row a stage; nothing is said of CUDA memory where none is needed."""
     rows = [_row(each) for each in facts.stages]
     most = [
         max((getattr(each, name) or 0 for each in facts.stages), default=0) for name in ("memory_bytes", "device_bytes")
@@ -83,7 +83,7 @@ def _row(each: StagePlan) -> list[str]:
 
 
 def _time(elapsed_s: float | None) -> str:
-    """`3 min 05 s`, `4.2 s`, `12.3 ms` or `0.021 ms`; a dash if nobody knows."""
+    """Write `3 min 05 s`, `4.2 s`, `12.3 ms` or `0.021 ms`; a dash if nobody knows."""
     if elapsed_s is None:
         return ABSENT
     return duration(elapsed_s) if elapsed_s >= 1 else f"{1000 * elapsed_s:.3g} ms"

@@ -22,7 +22,7 @@ def stage_facts(product: Product) -> StageFacts:
 
 
 def stage_line(title: str, facts: StageFacts) -> str:
-    """A line for the log; `title` as from `stage_title`."""
+    """Write a line for the log; `title` as from `stage_title`."""
     peak = f"{size(facts.peak_bytes)} peak memory" if facts.peak_bytes else ""
     done = f"done in {duration(facts.elapsed_s)}{f' on {facts.ran_on}' if facts.ran_on else ''}"
     parts = [done, facts.note, f"{size(facts.bytes)} written", peak]
@@ -30,13 +30,13 @@ def stage_line(title: str, facts: StageFacts) -> str:
 
 
 def where_run(stages: Sequence[StageFacts]) -> str:
-    """The one place where all stages ran; empty if there are several, or one that is not known."""
+    """Name the one place where all stages ran; empty if there are several, or one that is not known."""
     places = {stage.ran_on for stage in stages}
     return places.pop() if len(places) == 1 else ""
 
 
 def time_sentence(facts: RoundFacts) -> str:
-    """How long the round's stages took, which of them the longest, and where they ran; empty without any."""
+    """Tell how long the round's stages took, which of them the longest, and where they ran; empty without any."""
     if not facts.stages:
         return ""
     total_s, longest = (

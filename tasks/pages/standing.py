@@ -86,7 +86,7 @@ def _within_budget(facts: RoundFacts, left: float) -> str:
 
 
 def _clicks_a_round(facts: RoundFacts) -> float:
-    """Clicks of a round so far, on average; 0 before the first query."""
+    """Average the clicks of a round so far; 0 before the first query."""
     return (facts.clicks_so_far - facts.points[0].clicks) / facts.rounds_asked if facts.rounds_asked else 0.0
 
 

@@ -76,7 +76,7 @@ def _draw_arm(axes: Axes, arm: Arm, axis: Axis, style: Look) -> None:
 
 
 def _marks(seen: Band, runs: list[Run], axis: Axis) -> tuple[np.ndarray, np.ndarray]:
-    """Points of the mean line at the mean spend of each round, moved to the line's end if it is beyond."""
+    """Find the mean line's points at the mean spend of each round, moved to the line's end if it is beyond."""
     spends: dict[int, list[float]] = {}
     for run in runs:
         for point in run.points:

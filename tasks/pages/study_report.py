@@ -66,6 +66,6 @@ def study_text(facts: StudyFacts) -> str:
 
 
 def _fill(text: str) -> str:
-    """Lines of TEXT_COLUMNS columns; names, and a number and its sign, stay whole."""
+    """Break into lines of TEXT_COLUMNS columns; names, and a number and its sign, stay whole."""
     whole = text.replace(" %", "\N{NO-BREAK SPACE}%")
     return textwrap.fill(whole, TEXT_COLUMNS, break_on_hyphens=False).replace("\N{NO-BREAK SPACE}", " ")

@@ -127,7 +127,7 @@ def _running(facts: StudyFacts) -> list[str]:
 
 
 def _ended(facts: StudyFacts) -> tuple[int, int]:
-    """How many campaigns of strategies have ended, of how many."""
+    """Tell how many campaigns of strategies have ended, of how many."""
     runs = [run for arm in facts.arms for run in arm.runs]
     return sum(run.ended for run in runs), len(runs)
 

@@ -13,7 +13,7 @@ from tasks.running.memory import keep_freed_memory
 
 
 def prepare_device(compute: Compute) -> torch.device:
-    """The device the settings ask for, with CPU threads and reproducible kernels set."""
+    """Set CPU threads and reproducible kernels, and return the device the settings ask for."""
     keep_freed_memory()
     torch.set_num_threads(cpu_threads(compute))
     torch.backends.cudnn.deterministic = True
@@ -25,7 +25,7 @@ def prepare_device(compute: Compute) -> torch.device:
 
 
 def cpu_threads(compute: Compute) -> int:
-    """CPU threads to use."""
+    """Return the CPU threads to use."""
     return compute.threads or len(os.sched_getaffinity(0))
 
 
@@ -35,7 +35,7 @@ def precision_of(model: Model) -> torch.dtype:
 
 
 def fetched(made: Iterable[Tensor]) -> Iterator[np.ndarray]:
-    """Results of a device, in main memory; each comes over while the device is at work on the next one."""
+    """Yield results of a device, in main memory; each comes over while the device is at work on the next one."""
     waiting: tuple[Tensor, torch.cuda.Event | None] | None = None
     for tensor in made:
         started = tensor.to("cpu", non_blocking=True), _event() if tensor.is_cuda else None

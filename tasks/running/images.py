@@ -21,7 +21,7 @@ KEPT_SHARE = 0.25
 
 
 def kept_at_most_bytes() -> float:
-    """Decoded images that a process keeps, as memory is now; beside it there may be one for each CUDA device."""
+    """Tell the bytes of decoded images that a process keeps, as memory is now; each CUDA device may keep as many."""
     return KEPT_SHARE * available_bytes() / max(torch.cuda.device_count(), 1)
 
 
@@ -33,14 +33,14 @@ class KeptImages:
         self._kept: dict[str, np.ndarray] = {}
 
     def image(self, image_id: str) -> np.ndarray:
-        """The image as the source gives it; not to be changed."""
+        """Return the image as the source gives it; not to be changed."""
         if image_id not in self._kept:
             self._kept[image_id] = self._source.image(image_id)
         return self._kept[image_id]
 
 
 def pool_images(data: Data, pool: Product) -> ImageSource:
-    """The pool's images; if all of them fit into memory, they are decoded once in this process, whatever asks."""
+    """Open the pool's images; if all of them fit into memory, they are decoded once in this process, whatever asks."""
     return _kept_images(data) if pool_fits(pool.facts["pixels"]) else open_images(data, "pool")
 
 
@@ -73,7 +73,7 @@ class LabelledImages(Sequence[Sample]):
         return self._read(image_id) if image is None else image, self.targets[image_id]
 
     def in_order(self, indices: Iterable[int]) -> Iterator[Sample]:
-        """The samples at these indices, decoded while the caller works on those before, unless all are in memory."""
+        """Yield the samples at these indices, decoded while the caller works on those before, unless all are kept."""
         if len(self._kept) == len(self):
             return map(self.__getitem__, indices)
         return (sample for _, sample in prefetched(self.__getitem__, indices))

@@ -46,7 +46,7 @@ class _Object:
         self._unanswered: set[str] = set()
 
     def read(self) -> Lease:
-        """What it says, and its version; nothing if it is missing."""
+        """Return what it says, and its version; nothing if it is missing."""
         try:
             etag = self.store.info(str(self.file), refresh=True, timeout=PATIENCE_S)["ETag"]
             return {**json.loads(self.store.cat_file(str(self.file), timeout=PATIENCE_S)), "etag": etag}
@@ -54,7 +54,7 @@ class _Object:
             return {}
 
     def write(self, lease: Lease, **condition: str) -> str | None:
-        """Its new version; None when the condition does not hold."""
+        """Write it and return its new version; None when the condition does not hold."""
         mark = uuid.uuid4().hex
         self._unanswered.add(mark)
         request = {"Bucket": self.bucket, "Key": self.key, "Body": json.dumps({**lease, "mark": mark}).encode()}
@@ -108,7 +108,7 @@ class Keeper:
         self.etag = etag
 
     def _outlived(self, lease: Lease) -> Lease:
-        """The lease as it is once its holder has left or must be dead; LockedError when it renews."""
+        """Wait until its holder has left or must be dead, and return the lease; LockedError when it renews."""
         if not _may_live(lease):
             return lease
         console.print(f"{self.file.parent}: is process {lease['holder']} alive? In {DEAD_AFTER_S:.0f} s that is clear")
@@ -150,7 +150,7 @@ def _is_refusal(error: OSError) -> bool:
 
 
 def _may_live(lease: Lease) -> bool:
-    """Whether its holder may be alive: not if there is none, or if it was a process of this kernel that is gone."""
+    """Tell whether its holder may be alive: not if there is none, or if it is a process of this kernel that is gone."""
     if not lease.get("holder"):
         return False
     if lease["kernel"] != _kernel():
@@ -163,7 +163,7 @@ def _may_live(lease: Lease) -> bool:
 
 
 def _kernel() -> str:
-    """What numbers processes: hosts and containers may share a name, and containers of one host share no numbers."""
+    """Name what numbers processes: hosts and containers may share a name; containers of one host share no numbers."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip() + os.readlink("/proc/self/ns/pid")
     except OSError:

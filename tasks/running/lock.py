@@ -22,7 +22,7 @@ def locked(file: Path) -> Iterator[None]:
 
 
 def holder_of(file: Path) -> str | None:
-    """Who holds the lock at `file`, in words, or None; nothing is locked. A holder on another host may have died."""
+    """Name who holds the lock at `file`, or None; nothing is locked. A holder on another host may have died."""
     if not is_on_disk(file):
         return leaseholder(file)
     if not file.exists():

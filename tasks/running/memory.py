@@ -33,7 +33,7 @@ def reset_peak() -> None:
 
 
 def peak_bytes() -> int:
-    """Largest resident memory since `reset_peak`, bytes."""
+    """Return the largest resident memory since `reset_peak`, bytes."""
     try:
         line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
         return int(line.split()[1]) * 1024
@@ -42,10 +42,10 @@ def peak_bytes() -> int:
 
 
 def resident_bytes() -> int:
-    """Memory that the process holds now, bytes."""
+    """Return the memory that the process holds now, bytes."""
     return int(psutil.Process().memory_info().rss)
 
 
 def available_bytes() -> int:
-    """Memory that the process may hold: what it has and what is free, within the limit of its control group, bytes."""
+    """Tell what memory the process may hold: what it has and what is free, within its control group's limit, bytes."""
     return min(resident_bytes() + int(psutil.virtual_memory().available), memory_limit())

@@ -18,7 +18,7 @@ _REMOVE = "remove it: what was made from the settings that are given now is kept
 
 
 def open_campaign(settings: CampaignSettings, shared: Path | None = None) -> Campaign:
-    """A reference to the campaign in its folder; other settings than it was started with are refused."""
+    """Open the campaign in its folder; other settings than it was started with are refused."""
     network_outline(settings.model)  # says at once if torchvision is needed and missing
     campaign = Campaign(settings.path, settings, shared)
     refuse_unreachable(campaign.folder)

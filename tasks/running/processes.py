@@ -27,7 +27,7 @@ BATCHES_A_WAVE = 8
 
 
 def in_processes(function: Callable[[Batch], Result], batches: Sequence[Batch], count: int) -> Iterator[Result]:
-    """Results of `function`, which is pickled, on every batch in their order, by Dask on so many processes."""
+    """Yield results of `function`, which is pickled, on every batch in their order, by Dask on so many processes."""
     size = BATCHES_A_WAVE * count
     with ProcessPoolExecutor(count, mp_context=_context(_module_of(function)), initializer=_begin) as pool:
         for start in range(0, len(batches), size):

@@ -57,7 +57,7 @@ class Workers(Protocol):
     """What stages run on."""
 
     def lanes(self, gpu: bool) -> int:
-        """How many calls run at a time."""
+        """Tell how many calls run at a time."""
 
     def each(self, function: Callable[[Batch], Any], batches: Iterable[Batch], gpu: bool) -> Iterator[Done]:
         """Call `function` on every batch, and yield what it gave in the order of the batches."""
@@ -67,7 +67,7 @@ class ThisProcess:
     """One call after the other, here, or on the cores of this machine."""
 
     def lanes(self, gpu: bool) -> int:
-        """One."""
+        """Tell how many calls run at a time."""
         return 1
 
     def each(self, function: Callable[[Batch], Any], batches: Iterable[Batch], gpu: bool) -> Iterator[Done]:
@@ -93,7 +93,7 @@ class Cluster:
         self.client, self.device, self.calls = client, device, Calls(client)
 
     def lanes(self, gpu: bool) -> int:
-        """How many workers claim what such calls need."""
+        """Tell how many calls run at a time."""
         return max(self._claiming(self._resource(gpu)), 1)
 
     def each(self, function: Callable[[Batch], Any], batches: Iterable[Batch], gpu: bool) -> Iterator[Done]:
@@ -114,7 +114,7 @@ class Cluster:
             self.client.cancel(list(waiting), force=True)
 
     def _result(self, future: "Future[Done]", resource: str) -> Done:
-        """What the call gave; WorkersError when there is nothing left to run it on."""
+        """Return what the call gave; WorkersError when there is nothing left to run it on."""
         follower = self.calls.follower(future)
         try:
             last_seen = time.monotonic()
@@ -136,7 +136,7 @@ class Cluster:
             follower.close()
 
     def _claiming(self, resource: str) -> int:
-        """Number of workers that claim the resource."""
+        """Count the workers that claim the resource."""
         workers = self.client.scheduler_info()["workers"].values()
         return sum(resource in worker["resources"] for worker in workers)
 
@@ -151,7 +151,7 @@ class Cluster:
 
 
 def _is_done(future: "Future[Done]") -> bool:
-    """Whether it ends within a second."""
+    """Tell whether it ends within a second."""
     try:
         wait(future, timeout=1.0)
     except TimeoutError:
@@ -165,13 +165,13 @@ def _observed(function: Callable[[Batch], Any], batch: Batch) -> Done:
 
 
 def _called(function: Callable[[Batch], Any], batch: Batch) -> Done:
-    """The same on a worker, where the flow is told of it."""
+    """Call it on a worker, where the flow is told of it."""
     with told_to(Call()):
         return _observed(function, batch)
 
 
 def _this_host() -> str:
-    """Name of the host, and of the Dask worker there if this is one."""
+    """Name the host, and the Dask worker there if this is one."""
     try:
         return f"{socket.gethostname()} {get_worker().name}"
     except ValueError:
@@ -187,7 +187,7 @@ _kept = _Kept()
 
 
 def kept(key: object, make: Callable[[], Made]) -> Made:
-    """What `make` gives, made once as long as a thread asks for the same key; then it makes room for the next."""
+    """Return what `make` gives, made once while a thread asks for the same key; then it makes room for the next."""
     if _kept.key != key:
         _kept.key = _kept.value = None
         _kept.value = make()
@@ -200,7 +200,7 @@ _workers: ContextVar[Workers] = ContextVar("workers", default=ThisProcess())  # 
 
 
 def current_workers() -> Workers:
-    """What stages run on now."""
+    """Return what stages run on now."""
     return _workers.get()
 
 
@@ -244,7 +244,7 @@ def _client(address: str) -> Client:
 
 
 def worker_specs(**options: Any) -> dict[str, dict[str, Any]]:
-    """This host's workers for Dask: one that claims CPU and sees no CUDA device; one that claims GPU for each device.
+    """Describe this host's workers for Dask: one that claims CPU and sees no CUDA device; one with GPU for each device.
 
     `options` are further ones of Dask's `Nanny`. Dask is told no limit of memory: shards bound it, and what trainings
     need is projected before a campaign starts.

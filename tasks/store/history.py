@@ -21,18 +21,18 @@ from tasks.store.storage import files_below, names_in, version_of
 
 
 def product_of(campaign: Campaign, stage: str, number: int | None) -> Product:
-    """The product of a stage, or a ProductError that says how to get it."""
+    """Return the product of a stage, or raise a ProductError that says how to get it."""
     folder = campaign.stage(stage, number)
     return require(find_product(folder), folder)
 
 
 def kept_or_pruned(folder: Path, hashed: bool) -> Product | None:
-    """The product in a folder if it is valid, or was until its maps were removed on purpose."""
+    """Find the product in a folder if it is valid, or was until its maps were removed on purpose."""
     return find_product(folder, hashed=hashed) or (recorded(folder) if is_pruned(folder) else None)
 
 
 def finished_rounds(campaign: Campaign) -> list[int]:
-    """Numbers of the rounds that asked and were reported: 0, 1, ... without a gap."""
+    """List the numbers of the rounds that asked and were reported: 0, 1, ... without a gap."""
     stages = ("oracle-query", "report")
     numbers: list[int] = []
     for number in campaign.rounds():
@@ -44,7 +44,7 @@ def finished_rounds(campaign: Campaign) -> list[int]:
 
 
 def evaluated_rounds(campaign: Campaign) -> list[int]:
-    """Numbers of the rounds whose model was evaluated: 0, 1, ... without a gap."""
+    """List the numbers of the rounds whose model was evaluated: 0, 1, ... without a gap."""
     numbers: list[int] = []
     for number in campaign.rounds():
         if number != len(numbers) or find_product(campaign.stage("evaluate", number)) is None:
@@ -54,13 +54,13 @@ def evaluated_rounds(campaign: Campaign) -> list[int]:
 
 
 def learning_curve(campaign: Campaign, numbers: list[int]) -> list[Point]:
-    """mIoU, clicks and pixels of these rounds."""
+    """Return mIoU, clicks and pixels of these rounds."""
     facts = [product_of(campaign, "evaluate", number).facts for number in numbers]
     return [Point(each["round"], each["miou"], each["clicks"], each["pixels"]) for each in facts]
 
 
 def has_ended(campaign: Campaign) -> bool:
-    """Whether the last round was reported without asking for anything."""
+    """Tell whether the last round was reported without asking for anything."""
     rounds = evaluated_rounds(campaign)
     reported = recorded(campaign.stage("report", rounds[-1])) if rounds else None
     return reported is not None and reported.inputs["ledger"] == ledger_before(campaign, rounds[-1]).digest
@@ -97,12 +97,12 @@ def begun_stages(campaign: Campaign, number: int) -> list[str]:
 
 
 def ledger_before(campaign: Campaign, number: int) -> Product:
-    """The product with the ledger that a round was trained on."""
+    """Return the product with the ledger that a round was trained on."""
     return product_of(campaign, "oracle-query", number - 1) if number else product_of(campaign, "seed-set", None)
 
 
 def maps_of(campaign: Campaign, number: int) -> dict[str, Product | None]:
-    """Products of a round's maps of "information" and "cost"; None for one that its strategy does not make."""
+    """Return products of a round's maps of "information" and "cost"; None for one that its strategy does not make."""
     wanted = campaign.settings.acquisition
     cost = {"learned": ("cost-map", number), "true": ("true-cost-map", None), "none": None}[wanted.cost]
     information = ("info-map", number) if wanted.information != "random" else None

@@ -48,17 +48,17 @@ class Campaign(Place):
     shared: Path | None = None
 
     def stage(self, name: str, round_number: int | None) -> Path:
-        """Folder of a stage's product; stages before the first round have no round number."""
+        """Name the folder of a stage's product; stages before the first round have no round number."""
         if round_number is None:
             return self.folder / name
         return self.round(round_number) / name
 
     def round(self, number: int) -> Path:
-        """Folder of a round."""
+        """Name the folder of a round."""
         return self.folder / "rounds" / f"{number:03d}"
 
     def rounds(self) -> list[int]:
-        """Numbers of the rounds that have a folder, ascending."""
+        """List the numbers of the rounds that have a folder, ascending."""
         return sorted(int(name) for name in names_in(self.folder / "rounds") if name.isdigit())
 
     @property

@@ -15,7 +15,7 @@ from tasks.store.products import Product
 
 
 def box_of(row: Mapping[str, Any]) -> Box:
-    """The region that a row of any table names."""
+    """Return the region that a row of any table names."""
     return Box(row["y"], row["x"], row["height"], row["width"])
 
 
@@ -39,10 +39,10 @@ class Ledger:
         return sum(box.pixels for boxes in self.boxes.values() for box in boxes)
 
     def is_full(self, image: PoolImage) -> bool:
-        """Whether the image is labelled in full, and so has left the pool."""
+        """Tell whether the image is labelled in full, and so has left the pool."""
         boxes = self.boxes.get(image.image_id)
         return boxes is not None and is_fully_labelled(boxes, image.height, image.width)
 
     def labelled_cells(self, image: PoolImage) -> np.ndarray:
-        """Cells labelled so far: bool (ceil(H/8), ceil(W/8))."""
+        """Mark the cells labelled so far: bool (ceil(H/8), ceil(W/8))."""
         return labelled_cells(self.boxes.get(image.image_id, ()), image.height, image.width)

@@ -40,13 +40,13 @@ class MapStore:
         return cls(folder)
 
     def array(self, group: str) -> "zarr.Array[Any]":
-        """The array (images, rows, columns) of one group; ProductError when its metadata is missing or damaged."""
+        """Open the array (images, rows, columns) of one group; ProductError when its metadata is missing or damaged."""
         if group not in self._arrays:
             self._arrays[group] = _open_array(self.folder / group)
         return self._arrays[group]
 
     def has(self, shard: Shard) -> bool:
-        """Whether the shard's chunk was written."""
+        """Tell whether the shard's chunk was written."""
         return (self.folder / shard.group / "c" / str(shard.index) / "0" / "0").exists()
 
     def write(self, shard: Shard, maps: np.ndarray) -> None:
@@ -81,7 +81,7 @@ def _open_array(folder: Path) -> "zarr.Array[Any]":
 
 
 def _array_store(folder: Path) -> Any:
-    """What Zarr takes for this folder; for an object store it has a way of its own."""
+    """Return what Zarr takes for this folder; for an object store it has a way of its own."""
     return folder if is_on_disk(folder) else FsspecStore.from_url(str(folder), storage_options=options_of(folder))
 
 

@@ -73,7 +73,7 @@ class Pool:
             self.groups.setdefault(image.group, []).append(image)
 
     def budget(self, wanted: Acquisition) -> Budget:
-        """What a round may spend on this pool; SettingsError if that is less than one query."""
+        """Compute what a round may spend on this pool; SettingsError if that is less than one query."""
         areas = [image.height * image.width for image in self.images]
         return round_budget(wanted, float(np.mean(areas)), min(areas))
 
@@ -88,7 +88,7 @@ class Pool:
 
 
 def group_name(height: int, width: int) -> str:
-    """Name of the map group of images of this size in pixels."""
+    """Name the map group of images of this size in pixels."""
     return f"{height}x{width}"
 
 
@@ -98,5 +98,5 @@ def open_pool(campaign: Campaign, pool: Product) -> Pool:
 
 
 def batches(shards: Sequence[Shard]) -> list[Sequence[Shard]]:
-    """Shards as they are handed to a worker at a time."""
+    """Group shards as they are handed to a worker at a time."""
     return [shards[start : start + SHARDS_A_BATCH] for start in range(0, len(shards), SHARDS_A_BATCH)]

@@ -77,7 +77,7 @@ class Product:
 
 
 def find_product(folder: Path, recipe: Recipe | None = None, hashed: bool = True) -> Product | None:
-    """The valid product in `folder`, made from `recipe` if one is given, or None.
+    """Find the valid product in `folder`, made from `recipe` if one is given, or None.
 
     Manifests that are unreadable or not as they were written, missing files, other sizes and other hashes all make it
     invalid. Not `hashed`: only the sizes of files are compared.
@@ -96,7 +96,7 @@ def find_product(folder: Path, recipe: Recipe | None = None, hashed: bool = True
 
 
 def recorded(folder: Path) -> Product | None:
-    """What the manifest in `folder` tells of its product, for who wants facts alone: the files are not looked at."""
+    """Return what the manifest in `folder` tells of its product, for who wants facts alone: no other file is read."""
     there = {MANIFEST: (0, "")} if is_on_disk(folder) else files_below(folder)
     found = _read_manifest(folder, there)
     return found[0] if found else None
@@ -110,7 +110,7 @@ def recorded_version(folder: Path, version: object) -> Product | None:
 
 
 def _read_manifest(folder: Path, there: Files) -> tuple[Product, Mapping[str, Sequence[Any]]] | None:
-    """The product, and size and hash of each of its files; None without a manifest that is as it was written."""
+    """Read the product, and size and hash of each of its files; None without a manifest that is as it was written."""
     try:
         manifest = json.loads(read_whole(folder / MANIFEST, there[MANIFEST][1]))
         checksum = manifest.pop("checksum")
@@ -131,7 +131,7 @@ def _read_manifest(folder: Path, there: Files) -> tuple[Product, Mapping[str, Se
 
 
 def _are_intact(folder: Path, files: Mapping[str, Sequence[Any]], there: Files, hashed_bytes: int) -> bool:
-    """Whether the files that are there have their sizes, and those up to so many bytes their hashes."""
+    """Tell whether the files that are there have their sizes, and those up to so many bytes their hashes."""
     return all(
         name in there
         and there[name][0] == size
@@ -142,7 +142,7 @@ def _are_intact(folder: Path, files: Mapping[str, Sequence[Any]], there: Files, 
 
 @contextmanager
 def making(folder: Path, recipe: Recipe) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Work on a product: yields a folder to write into and a dict for facts; commits when the block ends well.
+    """Make a product: yields a folder to write into and a dict for facts; commits when the block ends well.
 
     The working folder is a sibling named after the recipe. It stays when the block fails or the process dies, so that
     the next attempt at the same recipe finds what is there; those of other recipes are removed.
@@ -172,13 +172,13 @@ def clear_dead(parent: Path) -> None:
 
 
 def _is_done(work: Path) -> bool:
-    """Whether the product of a working folder is in its place, of the same recipe."""
+    """Tell whether the product of a working folder is in its place, of the same recipe."""
     product = find_product(work.parent / work.stem.removeprefix("."), hashed=False)
     return product is not None and work == work_folder(product.folder, product.fingerprint)
 
 
 def work_folder(folder: Path, fingerprint: str) -> Path:
-    """Where a product of this recipe is made before it gets its place."""
+    """Name the folder where a product of this recipe is made before it gets its place."""
     return folder.parent / f".{folder.name}.{fingerprint[:16]}"
 
 
@@ -204,7 +204,7 @@ def _write_manifest(work: Path, recipe: Recipe, facts: dict[str, Any], elapsed_s
 
 
 def _is_left(file: PurePath) -> bool:
-    """Whether this name below a working folder is what an earlier attempt left, and no file of the product."""
+    """Tell whether this name below a working folder is what an earlier attempt left, and no file of the product."""
     return file == PurePath(MANIFEST) or file.match("*.partial") or file.match(UNFINISHED)
 
 
@@ -214,12 +214,12 @@ def put_in_place(folder: Path, work: Path) -> None:
 
 
 def is_pruned(folder: Path) -> bool:
-    """Whether the maps of the product were removed on purpose."""
+    """Tell whether the maps of the product were removed on purpose."""
     return (folder / PRUNED).exists()
 
 
 def require(product: Product | None, folder: Path) -> Product:
-    """The product, or a ProductError that says what to run."""
+    """Find the product, or raise a ProductError that says what to run."""
     if product is None and is_pruned(folder):
         raise ProductError(f"{folder}: its maps were removed by `cereals gc`; take a round that it has kept")
     if product is None:

@@ -31,7 +31,7 @@ class Links:
         self._left: dict[tuple[int, int], int] = {}
 
     def left(self, file: Path) -> int:
-        """How many names its content has left."""
+        """Tell how many names its content has left."""
         stat = file.stat()
         return self._left.get((stat.st_dev, stat.st_ino), stat.st_nlink)
 
@@ -76,7 +76,7 @@ def prune_shared(study: Study, dry_run: bool, links: Links | None = None) -> Ite
 
 
 def _abandoned(number: int | None, parent: Path, dry_run: bool, links: Links) -> Iterator[Removed]:
-    """Working folders of stages whose product is there, and what a death between two renames left."""
+    """List working folders of stages whose product is there, and what a death between two renames left."""
     for folder in sorted(parent.glob(".*")):
         work = WORK_FOLDER.fullmatch(folder.name)
         needless = work is not None and kept_or_pruned(parent / work[1], hashed=False) is not None

@@ -18,7 +18,7 @@ def lend(product: Product, shared: Path) -> None:
 
 
 def borrow(folder: Path, recipe: Recipe, shared: Path) -> Product | None:
-    """The product of this recipe, linked into `folder`, if a campaign has lent it."""
+    """Link the product of this recipe into `folder`, and return it, if a campaign has lent it."""
     lent = find_product(shared / recipe.fingerprint, recipe)
     if lent is None:
         return None

@@ -26,7 +26,7 @@ Files = dict[str, tuple[int, str]]
 
 @contextmanager
 def written_whole(file: Path) -> Iterator[IO[bytes]]:
-    """A stream whose content becomes the file when the block ends well; other writers of the same file do no harm."""
+    """Open a stream whose content becomes the file when the block ends well; other writers of the file do no harm."""
     if not is_on_disk(file):
         with tempfile.NamedTemporaryFile() as local:
             yield local
@@ -56,7 +56,7 @@ def write_atomically(file: Path, content: bytes) -> None:
 
 
 def read_whole(file: Path, version: str = "") -> bytes:
-    """Content of a file; a small one of an object store, not empty, is read once a process for every `version`."""
+    """Read a file; a small one of an object store, not empty, is read once a process for every `version`."""
     if is_on_disk(file):
         return file.read_bytes()
     return _read_version(file, version) if version else _store(file).cat_file(str(file))
@@ -68,7 +68,7 @@ def _read_version(file: Path, version: str) -> bytes:
 
 
 def is_full(error: object) -> bool:
-    """Whether it says that a disk has no room left."""
+    """Tell whether it says that a disk has no room left."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -99,7 +99,7 @@ def sync(path: Path) -> None:
 
 
 def files_below(folder: Path) -> Files:
-    """Size in bytes and version of every file below a folder, by its name relative to that; nothing if it is missing.
+    """List size and version of every file below a folder, by its name relative to that; nothing if it is missing.
 
     In an object store, where this is one request, another content is another version. On a disk it is "", which says
     nothing.
@@ -124,7 +124,7 @@ def version_of(file: Path) -> tuple[int, ...] | None:
 
 
 def sizes_below(folder: Path) -> dict[str, int]:
-    """Size in bytes of every file below a folder, by its name relative to that; nothing if it is missing."""
+    """List size in bytes of every file below a folder, by its name relative to that; nothing if it is missing."""
     return {name: size for name, (size, _) in files_below(folder).items()}
 
 
@@ -186,7 +186,7 @@ def copy_sealed(source: Path, folder: Path, seal: str) -> list[str]:
 
 
 def names_in(folder: Path) -> list[str]:
-    """Names of what is in a folder; nothing if it is missing."""
+    """List the names of what is in a folder; nothing if it is missing."""
     if is_on_disk(folder):
         return [path.name for path in folder.glob("*")]
     try:
@@ -196,7 +196,7 @@ def names_in(folder: Path) -> list[str]:
 
 
 def refuse_unreachable(folder: Path) -> None:
-    """SettingsError within seconds when it is in an object store that does not answer or does not let in."""
+    """Raise SettingsError within seconds when it is in an object store that does not answer or does not let in."""
     if is_on_disk(folder):
         return
     with explained(folder):

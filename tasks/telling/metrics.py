@@ -81,5 +81,5 @@ class _Figures(Collector):
 
 
 def _round(number: int | None) -> str:
-    """The round's number; empty for stages before the first round, which Prometheus takes for no such label."""
+    """Return the round's number; empty for stages before the first round, which Prometheus takes for no such label."""
     return "" if number is None else str(number)

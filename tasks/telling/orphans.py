@@ -71,7 +71,7 @@ def _crash(client: SyncPrefectClient, flow_runs: Sequence[UUID]) -> None:
 
 
 def _unfinished(client: SyncPrefectClient, flow_runs: Sequence[UUID]) -> Iterator[UUID]:
-    """Unfinished ones of these flow runs and of their children, and so on below the unfinished ones."""
+    """List the unfinished ones of these flow runs and of their children, and so on below the unfinished ones."""
     these = {"any_": list(flow_runs)}
     family = filters.FlowRunFilter.model_validate({"operator": "or_", "id": these, "parent_flow_run_id": these})
     found = client.read_flow_runs(flow_run_filter=family, sort=FlowRunSort.EXPECTED_START_TIME_DESC)

@@ -54,7 +54,7 @@ def publish_study(facts: StudyFacts) -> None:
 
 
 def _link_before(facts: RoundFacts, key: str) -> dict[str, str]:
-    """The address of the page of the round before, if that is the newest there."""
+    """Return the address of the page of the round before, if that is the newest there."""
     last, number = _last_page(key), facts.point.round - 1
     if last is None or not describes(last.description, facts, number):
         return {}
@@ -77,7 +77,7 @@ def publish(page: str, key: str, summary: str) -> None:
 
 
 def _last_page(key: str) -> Artifact | None:
-    """The newest version under a key."""
+    """Find the newest version under a key."""
     with get_client(sync_client=True) as client:
         found = client.read_artifacts(
             artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key])), sort=ArtifactSort.CREATED_DESC, limit=1
@@ -86,6 +86,6 @@ def _last_page(key: str) -> Artifact | None:
 
 
 def _path(page: str) -> str:
-    """A path from the interface's own host, which a tunnel or another server of the same database may change."""
+    """Return a path from the interface's own host, which a tunnel or another server of the same database may change."""
     base = urlsplit(PREFECT_UI_URL.value() or "").path.rstrip("/")
     return f"{base}/{page}"

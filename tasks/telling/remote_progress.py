@@ -63,7 +63,7 @@ class Calls:
         client.subscribe_topic(TOPIC, lambda event: self._events[event[1]["call"]].put(event[1]))
 
     def follower(self, future: "Future[Any]") -> "Follower":
-        """Shows how far a call has come."""
+        """Show how far a call has come."""
         return Follower(self._events[str(future.key)])
 
 
@@ -91,6 +91,6 @@ class Follower:
             self.close()
 
     def close(self) -> None:
-        """Nothing more comes of this piece of work; the call may have another."""
+        """End this piece of work, of which nothing more comes; the call may have another."""
         self._open.close()
         self._tracker = None

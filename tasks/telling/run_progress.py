@@ -37,7 +37,7 @@ class Due:
         self._next = self._started + first_s
 
     def __bool__(self) -> bool:
-        """True once each time."""
+        """Return True once each time."""
         now = monotonic()
         if now < self._next:
             return False
@@ -46,7 +46,7 @@ class Due:
 
 
 def _named(reached: Reached, run_name: str) -> Reached:
-    """The same under the name of the task run, which tells campaign, round and stage; a part of it in brackets."""
+    """Name it by the task run, which tells campaign, round and stage; a part of it in brackets."""
     what = run_name if run_name.endswith(reached.what) else f"{run_name} ({reached.what})"
     return replace(reached, what=what)
 
