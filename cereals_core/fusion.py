@@ -59,12 +59,7 @@ def _information(information: Scores, cost: Scores, alpha: float) -> Scores:
     return information
 
 
-FUSIONS: dict[str, Callable[[Scores, Scores, float], Scores]] = {
-    "g1": _g1,
-    "g2": _g2,
-    "g3": _g3,
-    "none": _information,
-}
+FUSIONS: dict[str, Callable[[Scores, Scores, float], Scores]] = {"g1": _g1, "g2": _g2, "g3": _g3, "none": _information}
 """The paper's g1 = I / (1 + C), g2 = (1 - C) I, g3 = alpha I + (1 - alpha)(1 - C); and I alone.
 
 Each takes information and cost in [0, 1], and alpha in [0, 1], which only g3 reads. More

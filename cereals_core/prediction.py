@@ -41,12 +41,7 @@ class Predictor:
 
     @torch.inference_mode()
     def sampled_information(
-        self,
-        images: Images,
-        measure: SampledMeasure,
-        samples: int,
-        dropout: float,
-        rngs: Sequence[np.random.Generator],
+        self, images: Images, measure: SampledMeasure, samples: int, dropout: float, rngs: Sequence[np.random.Generator]
     ) -> Maps:
         """Measure the information in each cell, from `samples` dropout samples, 1 to 255.
 

@@ -226,24 +226,33 @@ class Compute(Section):
     """Images in a shard of maps, which is one Zarr chunk and one unit of resuming."""
 
 
-NAME: Any = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")
+class SettingsFile(Section):
+    """What campaign files and study files have in common."""
 
-
-class CampaignSettings(Section):
-    """One campaign file (TOML)."""
-
-    name: str = NAME
+    home: ClassVar[str]
+    """Name of the folder, in the working directory, for what gives no folder of its own."""
+    name: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")
     """Lower case letters, digits and dashes: it names flow runs and artifacts."""
-    seed: int = Field(0, ge=0, lt=2**53)
     folder: Location | None = None
-    """Where the campaign is kept: a folder, or a prefix of an object store (`s3://bucket/prefix`); absent:
-    `campaigns/<name>` in the working directory."""
+    """Where it is kept: a folder, or a prefix of an object store (`s3://bucket/prefix`); absent: `<home>/<name>`."""
     data: Data
     model: Model = Model()
     training: Training = Training()
     acquisition: Acquisition = Acquisition()
     stop: Stop = Stop()
     compute: Compute = Compute()
+
+    @property
+    def path(self) -> Path:
+        """The folder where it is kept."""
+        return open_location(str(self.folder or f"{self.home}/{self.name}"))
+
+
+class CampaignSettings(SettingsFile):
+    """One campaign file (TOML)."""
+
+    home = "campaigns"
+    seed: int = Field(0, ge=0, lt=2**53)
 
     @model_validator(mode="after")
     def _model_can(self) -> "CampaignSettings":
@@ -262,11 +271,6 @@ class CampaignSettings(Section):
             raise ValueError("; ".join(mistakes))
         return self
 
-    @property
-    def path(self) -> Path:
-        """The campaign's folder."""
-        return open_location(str(self.folder or f"campaigns/{self.name}"))
-
 
 def changes_between(old: CampaignSettings, new: CampaignSettings) -> list[str]:
     """List as `key: old -> new` the settings that decide a campaign's results and differ."""
@@ -282,13 +286,7 @@ def deciding_settings(settings: CampaignSettings) -> dict[str, Any]:
     """Return the settings that results depend on: not where things are, how to compute, or when to stop."""
     return settings.model_dump(
         mode="json",
-        exclude={
-            "folder": True,
-            "stop": True,
-            "data": {"root"},
-            "acquisition": {"strategy"},
-            "compute": True,
-        },
+        exclude={"folder": True, "stop": True, "data": {"root"}, "acquisition": {"strategy"}, "compute": True},
     )
 
 

@@ -1,22 +1,10 @@
 """What a study file may say: a campaign file without strategy and seed, and which of them to compare."""
 
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from cereals_core.location import Location, open_location
-from cereals_core.settings import (
-    NAME,
-    Acquisition,
-    CampaignSettings,
-    Compute,
-    Data,
-    Model,
-    Section,
-    Stop,
-    Training,
-)
+from cereals_core.settings import CampaignSettings, Section, SettingsFile
 from cereals_core.strategies import STRATEGIES
 
 FULL_LABELS = "full-labels"
@@ -47,24 +35,11 @@ class Arms(Section):
         return self
 
 
-class StudySettings(Section):
+class StudySettings(SettingsFile):
     """One study file (TOML): `[study]`, and the sections of a campaign file that all campaigns have in common."""
 
-    name: str = NAME
-    folder: Location | None = None
-    """Where the study is kept, as a campaign's; absent: `studies/<name>` in the working directory."""
+    home = "studies"
     study: Arms
-    data: Data
-    model: Model = Model()
-    training: Training = Training()
-    acquisition: Acquisition = Acquisition()
-    stop: Stop = Stop()
-    compute: Compute = Compute()
-
-    @property
-    def path(self) -> Path:
-        """The study's folder."""
-        return open_location(str(self.folder or f"studies/{self.name}"))
 
     @model_validator(mode="after")
     def _campaigns_are_valid(self) -> "StudySettings":

@@ -7,14 +7,7 @@ from cereals_core.errors import ProductError
 from cereals_core.settings_files import is_study, read_settings, read_study
 from tasks.pages.text import comparison_table, plot, round_table
 from tasks.pages.wording import UPPER_BOUND, campaign_title
-from tasks.store.history import (
-    begun_stages,
-    evaluated_rounds,
-    has_ended,
-    learning_curve,
-    product_of,
-    products_made,
-)
+from tasks.store.history import begun_stages, evaluated_rounds, has_ended, learning_curve, product_of, products_made
 from tasks.store.layout import Campaign, Study
 
 

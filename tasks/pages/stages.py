@@ -12,12 +12,7 @@ def stage_facts(product: Product) -> StageFacts:
     facts = product.facts
     ran_on = ", ".join(facts.get("hosts", ()))
     return StageFacts(
-        product.stage,
-        product.elapsed_s,
-        product.total_bytes,
-        facts.get("peak_bytes", 0),
-        facts.get("note", ""),
-        ran_on,
+        product.stage, product.elapsed_s, product.total_bytes, facts.get("peak_bytes", 0), facts.get("note", ""), ran_on
     )
 
 

@@ -26,7 +26,7 @@ class Folder(Protocol):
 class Table:
     """A kind of table: the name of its file, and its columns."""
 
-    def __init__(self, file: str, *columns: tuple[str, pa.DataType]) -> None:
+    def __init__(self, file: str, /, **columns: pa.DataType) -> None:
         self.file, self.schema = file, pa.schema(columns)
 
     @property
@@ -78,122 +78,87 @@ def _columns(schema: pa.Schema) -> str:
     return ", ".join(f"{field.name} {field.type}" for field in schema)
 
 
-_BOX = [("y", pa.int32()), ("x", pa.int32()), ("height", pa.int32()), ("width", pa.int32())]
+TEXT, INT32, INT64, FLOAT32, FLOAT64 = pa.string(), pa.int32(), pa.int64(), pa.float32(), pa.float64()
+_BOX = {"y": INT32, "x": INT32, "height": INT32, "width": INT32}
 
-POOL = Table(
-    "pool.parquet",
-    ("image_id", pa.string()),
-    ("height", pa.int32()),
-    ("width", pa.int32()),
-    ("group", pa.string()),
-    ("row", pa.int32()),
-)
+POOL = Table("pool.parquet", image_id=TEXT, height=INT32, width=INT32, group=TEXT, row=INT32)
 """Images of the pool in the order of their ids; `group` and `row` say where each one's maps are."""
 
 LEDGER = Table(
     "ledger.parquet",
-    ("round", pa.int32()),
-    ("rank", pa.int32()),
-    ("image_id", pa.string()),
-    *_BOX,
-    ("score", pa.float32()),
-    ("information", pa.float64()),
-    ("predicted_clicks", pa.float64()),
-    ("vertices", pa.float64()),
-    ("crossings", pa.int64()),
-    ("components", pa.int64()),
+    round=INT32,
+    rank=INT32,
+    image_id=TEXT,
+    **_BOX,
+    score=FLOAT32,
+    information=FLOAT64,
+    predicted_clicks=FLOAT64,
+    vertices=FLOAT64,
+    crossings=INT64,
+    components=INT64,
 )
 """One row for each region answered; the seed set has round -1. Null where no score, information or prediction was made.
 Boxes in pixels; information in nats, summed over the region's cells; predicted_clicks, vertices (c_p), crossings (c_i)
 and components (c_c) in clicks."""
 
-ANSWERS = Table(
-    "answers.parquet", ("image_id", pa.string()), *_BOX, ("labels_png", pa.binary()), ("clicks", pa.list_(pa.float32()))
-)
+ANSWERS = Table("answers.parquet", image_id=TEXT, **_BOX, labels_png=pa.binary(), clicks=pa.list_(FLOAT32))
 """What the oracle returned: labels of the region as an 8-bit PNG, clicks as (y, x, weight) one after the other."""
 
 EXTENTS = Table(
     "extents.parquet",
-    ("image_rank", pa.int32()),
-    ("candidates", pa.int64()),
-    ("information_low", pa.float32()),
-    ("information_high", pa.float32()),
-    ("cost_low", pa.float32()),
-    ("cost_high", pa.float32()),
+    image_rank=INT32,
+    candidates=INT64,
+    information_low=FLOAT32,
+    information_high=FLOAT32,
+    cost_low=FLOAT32,
+    cost_high=FLOAT32,
 )
 """Index of the image in the pool table, its regions that may be asked for, and the smallest and largest sum of each map
 over them, or of a whole image its mean: null without a map, +inf and -inf without a candidate."""
 
 PROPOSALS = Table(
     "proposals.parquet",
-    ("image_rank", pa.int32()),
-    ("y", pa.int32()),
-    ("x", pa.int32()),
-    ("score", pa.float32()),
-    ("spend", pa.float64()),
-    ("information", pa.float64()),
-    ("predicted_clicks", pa.float64()),
+    image_rank=INT32,
+    y=INT32,
+    x=INT32,
+    score=FLOAT32,
+    spend=FLOAT64,
+    information=FLOAT64,
+    predicted_clicks=FLOAT64,
 )
 """The best regions left by suppression: index of the image in the pool table, corner in pixels, fused score, what it
 takes from the round's budget, in pixels or predicted clicks, and the sums of both maps over it, null without a map."""
 
 QUERIES = Table(
-    "queries.parquet",
-    ("rank", pa.int32()),
-    ("image_id", pa.string()),
-    *_BOX,
-    ("score", pa.float32()),
-    ("information", pa.float64()),
-    ("predicted_clicks", pa.float64()),
+    "queries.parquet", rank=INT32, image_id=TEXT, **_BOX, score=FLOAT32, information=FLOAT64, predicted_clicks=FLOAT64
 )
 """The regions asked for, the best first."""
 
-METRICS = Table(
-    "metrics.parquet",
-    ("round", pa.int32()),
-    ("miou", pa.float64()),
-    ("clicks", pa.float64()),
-    ("pixels", pa.int64()),
-    ("regions", pa.int64()),
-    ("images", pa.int64()),
-)
+METRICS = Table("metrics.parquet", round=INT32, miou=FLOAT64, clicks=FLOAT64, pixels=INT64, regions=INT64, images=INT64)
 """One row: mIoU on the evaluation split, and what the labels it was trained on have cost."""
 
-RESULTS = Table(
-    "results.parquet",
-    ("arm", pa.string()),
-    ("seed", pa.int64()),
-    ("round", pa.int32()),
-    ("miou", pa.float64()),
-    ("clicks", pa.float64()),
-    ("pixels", pa.int64()),
-)
+RESULTS = Table("results.parquet", arm=TEXT, seed=INT64, round=INT32, miou=FLOAT64, clicks=FLOAT64, pixels=INT64)
 """Points of all curves of a study."""
 
-CLASSES = Table("classes.parquet", ("class_name", pa.string()), ("iou", pa.float64()))
-HISTORY = Table("history.parquet", ("epoch", pa.int32()), ("steps", pa.int32()), ("loss", pa.float64()))
+CLASSES = Table("classes.parquet", class_name=TEXT, iou=FLOAT64)
+HISTORY = Table("history.parquet", epoch=INT32, steps=INT32, loss=FLOAT64)
 
 COST_REGIONS = Table(
-    "regions.parquet",
-    ("sample", pa.string()),
-    ("image_id", pa.string()),
-    *_BOX,
-    ("true", pa.float64()),
-    *((predictor, pa.float64()) for predictor in PREDICTORS),
+    "regions.parquet", sample=TEXT, image_id=TEXT, **_BOX, true=FLOAT64, **dict.fromkeys(PREDICTORS, FLOAT64)
 )
 """Regions whose cost was predicted, "queried" in this round or "random" ones of the evaluation split: their true clicks
 (c_p), and what each predictor made of them."""
 
 COST_AGREEMENT = Table(
     "agreement.parquet",
-    ("sample", pa.string()),
-    ("predictor", pa.string()),
-    ("regions", pa.int64()),
-    ("spearman", pa.float64()),
-    ("pearson", pa.float64()),
-    ("bias", pa.float64()),
-    ("mean_absolute_error", pa.float64()),
-    ("sum_ratio", pa.float64()),
+    sample=TEXT,
+    predictor=TEXT,
+    regions=INT64,
+    spearman=FLOAT64,
+    pearson=FLOAT64,
+    bias=FLOAT64,
+    mean_absolute_error=FLOAT64,
+    sum_ratio=FLOAT64,
 )
 """How each predictor agrees with the true clicks of each sample, as `evaluation.CostAgreement` tells; NaN where a
 figure is not defined."""

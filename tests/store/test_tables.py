@@ -103,7 +103,7 @@ def test_a_table_written_in_parts_is_read_in_parts(tmp_path_factory: pytest.Temp
 
 def assert_refused(file: Path, text: str, table: Table = tables.PROPOSALS) -> None:
     with pytest.raises(RuntimeError, match=text) as got:
-        Table(file.name, *zip(table.schema.names, table.schema.types, strict=True)).read(file.parent)
+        Table(file.name, **dict(zip(table.schema.names, table.schema.types, strict=True))).read(file.parent)
     assert isinstance(got.value, CerealsError)
     assert str(got.value).startswith(f"{file}: ")
     assert str(got.value).endswith("remove its folder, then `cereals run` makes it again")
@@ -115,7 +115,7 @@ def test_another_schema_is_refused_with_both(tmp_path: Path) -> None:
         file, "columns are image_rank int32, .*, expected epoch int32, steps int32, loss double", tables.HISTORY
     )
     wide = tables.PROPOSALS.schema.set(3, pa.field("score", pa.float64()))
-    wider = Table("proposals.parquet", *zip(wide.names, wide.types, strict=True))
+    wider = Table("proposals.parquet", **dict(zip(wide.names, wide.types, strict=True)))
     assert_refused(file, "x int32, score float, spend .* expected .* x int32, score double, spend", wider)
 
 
