@@ -28,9 +28,10 @@ def read_study(file: Path) -> StudySettings:
     return _parse(StudySettings, _read(file), str(file))
 
 
-def is_study(file: Path) -> bool:
-    """Tell whether a file has a `[study]` section."""
-    return "study" in _read(file)
+def read_either(file: Path) -> CampaignSettings | StudySettings:
+    """Read and check a study file, which has a `[study]` section, or else a campaign file; errors as for those."""
+    raw = _read(file)
+    return _parse(StudySettings, raw, str(file)) if "study" in raw else parse_settings(raw, str(file))
 
 
 def parse_settings(raw: dict[str, Any], origin: str) -> CampaignSettings:

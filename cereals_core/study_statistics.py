@@ -87,6 +87,11 @@ class StudyFacts:
         """The strategy that others are compared with: BASELINE if it is there, else the first; None without any."""
         return next((arm for arm in self.arms if arm.name == BASELINE), self.arms[0] if self.arms else None)
 
+    @property
+    def full_miou(self) -> Spread:
+        """The mIoU of the model trained with every label, over seeds."""
+        return spread(final_mious(self.reference).values())
+
     def full_spend(self, axis: Axis) -> float:
         """Return the clicks or pixels of the whole pool."""
         return self.full_clicks if axis == "clicks" else self.full_pixels

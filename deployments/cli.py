@@ -88,11 +88,14 @@ def replay(
 ) -> None:
     """Choose a past round's queries again from its stored maps, under every combination of other settings."""
     prepare_environment()
+    from cereals_core.settings_files import read_settings
     from deployments.replay import replay_changes, replay_table, write_queries
-    from deployments.status import open_existing
+    from deployments.status import started
     from tasks import replay as replays
+    from tasks.store.layout import Campaign
 
-    campaign = open_existing(file)
+    settings = read_settings(file)
+    campaign = started(Campaign(settings.path, settings), file)
     base = campaign.settings.acquisition
     wanted = replays.variants(base, fusion, alpha, window_px, images_per_round, clicks_per_round)
     made = list(replays.replay(campaign, round_number, wanted))
@@ -125,12 +128,10 @@ def benchmarks() -> None:
 def report(file: CampaignFile) -> None:
     """Write the report of a campaign or study, one self-contained HTML file, into its folder."""
     prepare_environment()
-    from cereals_core.settings_files import is_study
-    from deployments.status import open_existing, open_study
-    from tasks.reporting import report_campaign
-    from tasks.study_results import report_study
+    from deployments.status import open_started
+    from tasks.study_results import write_report
 
-    typer.echo(report_study(open_study(file)) if is_study(file) else report_campaign(open_existing(file)))
+    typer.echo(write_report(open_started(file)))
 
 
 @app.command()

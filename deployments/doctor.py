@@ -15,7 +15,7 @@ from distributed import Client
 
 from cereals_core.datasets import open_images
 from cereals_core.errors import CerealsError
-from cereals_core.settings_files import is_study, read_settings, read_study
+from cereals_core.settings_files import read_either
 from cereals_core.workload import Workload
 from deployments.doctor_host import ANSWER_S, HOST_CHECKS, Finding, Findings
 from tasks.pages.wording import plural, size
@@ -23,7 +23,7 @@ from tasks.pool import SPLITS, workload_of
 from tasks.running.lock import holder_of
 from tasks.running.opening import open_campaign
 from tasks.store.history import kept_or_pruned, manifests
-from tasks.store.layout import Campaign, Study
+from tasks.store.layout import Campaign, Study, place_of
 from tasks.store.products import find_product
 from tasks.store.storage import refuse_unreachable
 
@@ -80,12 +80,11 @@ def _tried(name: str, check: Callable[[], Findings]) -> list[Finding]:
 
 
 def _settings(file: Path, found: list[Subject]) -> Findings:
-    place: Campaign | Study
-    if is_study(file):
-        place = study = Study((settings := read_study(file)).path, settings)
-        campaigns = [open_campaign(each, study.shared) for _, each in settings.campaigns()]
+    place = place_of(read_either(file))
+    if isinstance(place, Study):
+        campaigns = [open_campaign(each, place.shared) for _, each in place.settings.campaigns()]
     else:
-        campaigns = [place := open_campaign(read_settings(file))]
+        campaigns = [open_campaign(place.settings)]
     found.append(Subject(file, place, campaigns))
     yield Finding("ok", f"settings are valid, {plural(len(campaigns), 'campaign')} in {place.folder}")
 

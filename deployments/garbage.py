@@ -4,8 +4,7 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
 
-from cereals_core.settings_files import is_study
-from deployments.status import open_existing, open_study
+from deployments.status import open_started
 from tasks.pages.wording import size
 from tasks.running.opening import open_campaign, writing
 from tasks.store.layout import Campaign
@@ -14,18 +13,18 @@ from tasks.store.pruning import Links, Removed, prune, prune_shared
 
 def collect(file: Path, keep_rounds: int, dry_run: bool) -> Iterator[str]:
     """Prune the campaign or study of a file, and tell what that frees; LockedError while it runs."""
-    if not is_study(file):
-        campaign = open_campaign(open_existing(file).settings)
+    place, links = open_started(file), Links()
+    if isinstance(place, Campaign):
+        campaign = open_campaign(place.settings)
         with writing(campaign):
             yield from _told(campaign.settings.name, prune(campaign, keep_rounds, dry_run))
         return
-    study, links = open_study(file), Links()
-    with writing(study):
-        for arm, settings in study.settings.campaigns():
+    with writing(place):
+        for arm, settings in place.settings.campaigns():
             if Campaign(settings.path, settings).settings_file.exists():
                 removed = prune(open_campaign(settings), keep_rounds, dry_run, links)
                 yield from _told(f"{arm} seed {settings.seed}", removed)
-        yield from _told("shared", prune_shared(study, dry_run, links))
+        yield from _told("shared", prune_shared(place, dry_run, links))
 
 
 def _told(name: str, removed: Iterable[Removed]) -> Iterator[str]:

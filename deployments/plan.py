@@ -10,7 +10,7 @@ from cereals_core.location import is_on_disk
 from cereals_core.settings import CampaignSettings
 from cereals_core.settings_files import read_settings
 from cereals_core.workload import Workload
-from flows.trial import run_quietly
+from flows.campaign import run_quietly
 from tasks.forecast.needs import Room, StageNeed, disk_bytes, needs_of, room_for, shortages, uses_cuda
 from tasks.forecast.times import Paces, StageTime, advice, times, to_come
 from tasks.forecast.trial import look_at_images, try_out

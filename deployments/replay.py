@@ -6,10 +6,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.oracle import Query
 from tasks.pages.text import table
 from tasks.pages.wording import clicks
 from tasks.replay import Reselection
+from tasks.store.ledger import Row
 from tasks.store.tables import QUERIES
 
 HEADER = ("variant", "queries", "kept", "new", "same pixels", "information", "predicted clicks", "change", "seconds")
@@ -55,12 +55,12 @@ def _row(each: Reselection) -> list[str]:
     ]
 
 
-def _sum(queries: Iterable[Query], column: str) -> str:
+def _sum(queries: Iterable[Row], column: str) -> str:
     known = [query[column] for query in queries if query[column] is not None]
     return clicks(sum(known)) if known else ""
 
 
-def _region(query: Query) -> str:
+def _region(query: Row) -> str:
     predicted = query["predicted_clicks"]
     cost = "" if predicted is None else f", {clicks(predicted)} predicted clicks"
     return f"{query['image_id']} (y {query['y']}, x {query['x']}), score {query['score']:.4f}{cost}"

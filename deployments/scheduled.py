@@ -12,16 +12,15 @@ from prefect import flow, get_client
 from prefect.client.schemas.filters import FlowRunFilter
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Crashed, State
-from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
 from cereals_core.errors import CerealsError, LockedError
-from cereals_core.settings_files import is_study, read_settings, read_study
-from deployments.status import open_existing, open_study
+from cereals_core.settings_files import read_either, read_settings, read_study
+from deployments.status import open_started
 from flows.campaign import run_campaign
 from flows.study import run_study
-from tasks.reporting import report_campaign
-from tasks.study_results import report_study
+from tasks.running.stage import ONE_AT_A_TIME
+from tasks.study_results import write_report
 
 
 def _shown(title: str, description: str, **limits: Any) -> Any:
@@ -59,16 +58,12 @@ def run_name() -> str:
     """Return the name that the current flow run's file gives, or the file's own name where it cannot be read."""
     file = Path(flow_run.parameters["file"])
     try:
-        return (read_study(file) if is_study(file) else read_settings(file)).name
+        return read_either(file).name
     except (CerealsError, OSError):
         return file.stem
 
 
-@flow(
-    name="campaign",
-    flow_run_name=run_name,
-    task_runner=ThreadPoolTaskRunner(max_workers=1),  # type: ignore[arg-type]
-)
+@flow(name="campaign", flow_run_name=run_name, task_runner=ONE_AT_A_TIME)
 def campaign(file: CampaignFile, rounds: Rounds = None, until: Clock = None) -> State[Any]:
     """Start a campaign, or go on with it where the last run left it."""
     _close_killed_attempt()
@@ -80,11 +75,7 @@ def campaign(file: CampaignFile, rounds: Rounds = None, until: Clock = None) -> 
         return _already_running(error)
 
 
-@flow(
-    name="study",
-    flow_run_name=run_name,
-    task_runner=ThreadPoolTaskRunner(max_workers=1),  # type: ignore[arg-type]
-)
+@flow(name="study", flow_run_name=run_name, task_runner=ONE_AT_A_TIME)
 def study(file: StudyFile) -> State[Any]:
     """Start a study, or go on with it: every campaign it means, one after the other."""
     _close_killed_attempt()
@@ -99,9 +90,7 @@ def study(file: StudyFile) -> State[Any]:
 @flow(name="report", flow_run_name=run_name)
 def report(file: StartedFile) -> State[Any]:
     """Write the report of a campaign or study as far as it has come, one HTML file in its folder."""
-    path = Path(file)
-    written = report_study(open_study(path)) if is_study(path) else report_campaign(open_existing(path))
-    return Completed(message=f"report: {written}")
+    return Completed(message=f"report: {write_report(open_started(Path(file)))}")
 
 
 def _close_killed_attempt() -> None:

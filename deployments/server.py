@@ -24,7 +24,8 @@ from pydantic import ValidationError
 from tzlocal import get_localzone_name
 
 from cereals_core.errors import ServicesError, SettingsError
-from cereals_core.settings_files import is_study, read_settings, read_study
+from cereals_core.settings_files import read_either
+from cereals_core.study_settings import StudySettings
 
 CPU_POOL, CUDA_POOL = "cereals-cpu", "cereals-cuda"
 POOLS = {
@@ -139,9 +140,10 @@ def plan(files: Iterable[Path], rounds: int | None) -> list[Planned]:
 
 
 def _planned(file: Path, rounds: int | None) -> Planned:
-    if is_study(file):
-        return Planned("study", read_study(file).name, {"file": str(file)})
-    return Planned("campaign", read_settings(file).name, {"file": str(file), "rounds": rounds})
+    settings = read_either(file)
+    if isinstance(settings, StudySettings):
+        return Planned("study", settings.name, {"file": str(file)})
+    return Planned("campaign", settings.name, {"file": str(file), "rounds": rounds})
 
 
 def schedules_of(cron: str | None) -> list[DeploymentScheduleCreate]:

@@ -2,39 +2,37 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from cereals_core.errors import ProductError
-from cereals_core.settings_files import is_study, read_settings, read_study
+from cereals_core.settings_files import read_either
 from tasks.pages.text import comparison_table, plot, round_table
 from tasks.pages.wording import UPPER_BOUND, campaign_title
 from tasks.store.history import begun_stages, evaluated_rounds, has_ended, learning_curve, product_of, products_made
-from tasks.store.layout import Campaign, Study
+from tasks.store.layout import Campaign, Study, place_of
+
+Started = TypeVar("Started", bound=Campaign | Study)
 
 
-def open_existing(file: Path) -> Campaign:
-    """Open the campaign of a campaign file; ProductError if it was never started."""
-    settings = read_settings(file)
-    campaign = Campaign(settings.path, settings)
-    if not campaign.settings_file.exists():
-        raise ProductError(f"{campaign.folder}: no campaign was started there; `cereals run {file}` starts it")
-    return campaign
+def started(place: Started, file: Path) -> Started:
+    """Return the campaign or study that a file means; ProductError if it was never started."""
+    if not place.settings_file.exists():
+        what, command = ("study", "study") if isinstance(place, Study) else ("campaign", "run")
+        raise ProductError(f"{place.folder}: no {what} was started there; `cereals {command} {file}` starts it")
+    return place
 
 
-def open_study(file: Path) -> Study:
-    """Open the study of a study file; ProductError if it was never started."""
-    settings = read_study(file)
-    study = Study(settings.path, settings)
-    if not study.settings_file.exists():
-        raise ProductError(f"{study.folder}: no study was started there; `cereals study {file}` starts it")
-    return study
+def open_started(file: Path) -> Campaign | Study:
+    """Open the campaign or study of a file; ProductError if it was never started."""
+    return started(place_of(read_either(file)), file)
 
 
 def show_status(files: Sequence[Path]) -> str:
     """Set a table for each campaign, and their curves if there are several; of a study, its own table."""
-    studies = [file for file in files if is_study(file)]
-    shown = [_show_study(open_study(file)) for file in studies]
-    campaign_files = [file for file in files if file not in studies]
-    return "\n\n".join([*shown, *([_show_campaigns(campaign_files)] if campaign_files else [])])
+    started = [open_started(file) for file in files]
+    campaigns = [place for place in started if isinstance(place, Campaign)]
+    shown = [_show_study(place) for place in started if isinstance(place, Study)]
+    return "\n\n".join([*shown, *_show_campaigns(campaigns)])
 
 
 def _show_study(study: Study) -> str:
@@ -45,13 +43,12 @@ def _show_study(study: Study) -> str:
     return study_text(study_facts(study)) + report
 
 
-def _show_campaigns(files: Sequence[Path]) -> str:
-    campaigns = [open_existing(file) for file in files]
+def _show_campaigns(campaigns: Sequence[Campaign]) -> list[str]:
     parts = [_show(campaign) for campaign in campaigns]
     if len(campaigns) > 1:
         series = {_title(each): learning_curve(each, evaluated_rounds(each)) for each in campaigns}
         parts += [comparison_table(series), plot(series)]
-    return "\n\n".join(parts)
+    return parts
 
 
 def _show(campaign: Campaign) -> str:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from prefect import flow
 from prefect.exceptions import CancelledRun
-from prefect.task_runners import ThreadPoolTaskRunner
 
 from cereals_core.settings import CampaignSettings
 from flows.round import Given, run_round
@@ -17,6 +16,7 @@ from tasks.pool import check_pool
 from tasks.pretrained import pretrained
 from tasks.reporting import copy_ledger, report_campaign, tell_round
 from tasks.running.opening import open_campaign, writing
+from tasks.running.stage import ONE_AT_A_TIME
 from tasks.running.workers import computing
 from tasks.stages import finished_round
 from tasks.store.history import evaluated_rounds
@@ -26,11 +26,7 @@ from tasks.telling.orphans import crash_orphans
 from tasks.telling.progress import stop_at
 
 
-@flow(
-    name="campaign",
-    flow_run_name="{settings.name}",
-    task_runner=ThreadPoolTaskRunner(max_workers=1),  # type: ignore[arg-type]
-)
+@flow(name="campaign", flow_run_name="{settings.name}", task_runner=ONE_AT_A_TIME)
 def run_campaign(
     settings: CampaignSettings, shared: Path | None = None, rounds: int | None = None, until: datetime | None = None
 ) -> str:
@@ -81,3 +77,13 @@ def _advance(campaign: Campaign, rounds: int | None) -> str:
             return outcome.stop_reason
         ledger = outcome.ledger
     raise AssertionError("unreachable")
+
+
+def run_quietly(campaign: Campaign) -> None:
+    """Run a campaign to its end without Prefect and without a word, for what its manifests say of the machine."""
+    given, ledger = begin(campaign)
+    for number in count():
+        outcome = run_round.fn(campaign, number, given, ledger)
+        if outcome.stop_reason is not None:
+            return
+        ledger = outcome.ledger

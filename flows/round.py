@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 
 from prefect import flow
-from prefect.task_runners import ThreadPoolTaskRunner
 
 from tasks.cost_evaluation import evaluate_cost
 from tasks.evaluation import evaluate
 from tasks.mapping import cost_map, info_map
 from tasks.oracle import oracle_query
 from tasks.reporting import report_round, why_stop
+from tasks.running.stage import ONE_AT_A_TIME
 from tasks.selection import nms, region_fusion
 from tasks.store.layout import Campaign
 from tasks.store.products import Product
@@ -36,7 +36,7 @@ class Outcome:
 @flow(
     name="round",
     flow_run_name="{campaign.settings.name} round {number}",
-    task_runner=ThreadPoolTaskRunner(max_workers=1),  # type: ignore[arg-type]
+    task_runner=ONE_AT_A_TIME,
     validate_parameters=False,
 )
 def run_round(campaign: Campaign, number: int, given: Given, ledger: Product) -> Outcome:

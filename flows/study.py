@@ -11,12 +11,12 @@ from itertools import groupby
 from threading import Lock
 
 from prefect import flow
-from prefect.task_runners import ThreadPoolTaskRunner
 
 from cereals_core.settings import CampaignSettings
 from cereals_core.study_settings import REPEATED, StudySettings
 from flows.campaign import run_campaign
 from tasks.running.opening import writing
+from tasks.running.stage import ONE_AT_A_TIME
 from tasks.running.workers import computing
 from tasks.store.layout import Study
 from tasks.study_results import report_study, study_facts
@@ -25,11 +25,7 @@ from tasks.telling.publishing import publish_study, without_round_pages
 _reporting = Lock()
 
 
-@flow(
-    name="study",
-    flow_run_name="{settings.name}",
-    task_runner=ThreadPoolTaskRunner(max_workers=1),  # type: ignore[arg-type]
-)
+@flow(name="study", flow_run_name="{settings.name}", task_runner=ONE_AT_A_TIME)
 def run_study(settings: StudySettings) -> Study:
     """Start the study or go on with it: every campaign it means, those of one seed sharing their beginning."""
     study = Study(settings.path, settings)

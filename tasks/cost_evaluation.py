@@ -4,9 +4,7 @@ The random ones are of the evaluation split and never of the pool: what is not l
 be in practice, and cannot steer what is asked next.
 """
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -36,7 +34,7 @@ from tasks.running.stage import stage
 from tasks.running.takes import COST, IMAGE_BYTES, IMAGES_READ, TRUTH_BYTES, predicting
 from tasks.running.work import Work
 from tasks.store import tables
-from tasks.store.ledger import Ledger, box_of
+from tasks.store.ledger import Ledger, Row, box_of, by_image
 from tasks.store.products import Product
 from tasks.training import load_cost_model
 
@@ -44,8 +42,6 @@ WINDOWS_AN_IMAGE = 4
 MOST_RANDOM_REGIONS = 500
 MOST_LABELLED_REGIONS = 256
 """Labelled regions that say how many clicks an edge is worth."""
-Row = dict[str, Any]
-"""A row of the regions table; `edges` is their sum until it becomes a prediction."""
 
 
 def _images_compared(load: Workload, number: int) -> int:
@@ -100,14 +96,11 @@ def _some_of(ledger: Ledger, stream: np.random.Generator) -> list[Row]:
 
 
 def _add_edges(work: Work, pool: Product, rows: Sequence[Row]) -> None:
-    """Add their edges to regions of the pool; each image is read once."""
-    by_image: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        by_image[row["image_id"]].append(row)
-    source = pool_images(work.campaign.settings.data, pool)
-    with work.track(len(by_image), "images") as advance:
-        for image_id, edges in prefetched(lambda image_id: edge_map(source.image(image_id)), by_image):
-            for row in by_image[image_id]:
+    """Add `edges`, the sum that becomes a prediction, to regions of the pool; each image is read once."""
+    compared, source = by_image(rows), pool_images(work.campaign.settings.data, pool)
+    with work.track(len(compared), "images") as advance:
+        for image_id, edges in prefetched(lambda image_id: edge_map(source.image(image_id)), compared):
+            for row in compared[image_id]:
                 row["edges"] = region_edges(edges, box_of(row))
             advance()
 

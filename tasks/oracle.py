@@ -1,9 +1,7 @@
 """seed-set and oracle-query: the only stages that show the pool's truth to the oracle, and write down its answers."""
 
-from collections import defaultdict
 from collections.abc import Sequence
 from math import prod
-from typing import Any
 
 import pyarrow as pa
 
@@ -22,7 +20,7 @@ from tasks.running.takes import IMAGES_READ, TRUTH_BYTES, Memory, Takes
 from tasks.running.work import Work
 from tasks.store import tables
 from tasks.store.answers import HELD_BYTES, writing_answers
-from tasks.store.ledger import Ledger, box_of
+from tasks.store.ledger import Ledger, Row, box_of, by_image
 from tasks.store.pool import Pool, open_pool
 from tasks.store.products import Product
 
@@ -31,8 +29,6 @@ ANSWER_BYTES_A_PIXEL = 0.5
 LEDGER_ROW_BYTES = 100
 SEED_SET_ROUND = -1
 """Round number of the seed set's rows in the ledger."""
-Query = dict[str, Any]
-"""A row of the queries table."""
 
 
 def _memory(load: Workload) -> Memory:
@@ -95,11 +91,11 @@ def oracle_query(work: Work, pool: Product, ledger: Product, proposals: Product)
     _ask(work, queries, work.number, Ledger(ledger).table)
 
 
-def best_queries(wanted: Acquisition, pool: Pool, proposals: pa.Table) -> list[Query]:
+def best_queries(wanted: Acquisition, pool: Pool, proposals: pa.Table) -> list[Row]:
     """Choose the rows of the queries table: the best proposals within the round's budget."""
     columns = {name: proposals[name].to_numpy() for name in ("image_rank", "y", "x", "score", "spend")}
     best, kind = best_within(columns, pool.budget(wanted).amount), kind_of(wanted)
-    queries: list[Query] = []
+    queries: list[Row] = []
     for rank, row in enumerate(proposals.take(best).to_pylist()):
         image = pool.images[row["image_rank"]]
         region = {"image_id": image.image_id, **kind.box(row["y"], row["x"], *image.size)._asdict()}
@@ -108,21 +104,13 @@ def best_queries(wanted: Acquisition, pool: Pool, proposals: pa.Table) -> list[Q
     return queries
 
 
-def _by_image(queries: Sequence[Query]) -> dict[str, list[Query]]:
-    by_image: dict[str, list[Query]] = defaultdict(list)
-    for query in queries:
-        by_image[query["image_id"]].append(query)
-    return by_image
-
-
-def _ask(work: Work, queries: Sequence[Query], round_number: int, before: pa.Table) -> None:
+def _ask(work: Work, queries: Sequence[Row], round_number: int, before: pa.Table) -> None:
     """Write the oracle's answers to the queries as they come, and the ledger `before` with a row for each of them."""
     dataset = open_truth(work.campaign.settings.data, "pool")
-    by_image = _by_image(queries)
-    rows: dict[int, dict[str, Any]] = {}
-    with work.track(len(by_image), "images") as advance, writing_answers(work.folder) as take:
-        for image_id, truth in prefetched(dataset.truth, by_image):
-            for query in by_image[image_id]:
+    asked, rows = by_image(queries), dict[int, Row]()
+    with work.track(len(asked), "images") as advance, writing_answers(work.folder) as take:
+        for image_id, truth in prefetched(dataset.truth, asked):
+            for query in asked[image_id]:
                 answered = answer(image_id, truth, box_of(query))
                 take(answered)
                 rows[query["rank"]] = {**query, "round": round_number, **vars(answered.cost)}
@@ -130,4 +118,4 @@ def _ask(work: Work, queries: Sequence[Query], round_number: int, before: pa.Tab
     new = tables.LEDGER.of([rows[query["rank"]] for query in queries])
     tables.LEDGER.write(work.folder, pa.concat_tables([before, new]))
     spent = sum(row["vertices"] for row in rows.values())
-    work.facts.update(regions=len(rows), images=len(by_image), clicks=spent)
+    work.facts.update(regions=len(rows), images=len(asked), clicks=spent)

@@ -22,8 +22,6 @@ from tasks.store.products import Product
 from tasks.telling.progress import Tracker, track
 
 SPLITS: tuple[Literal["pool"], Literal["eval"]] = ("pool", "eval")
-
-
 Track = Callable[[int, str], AbstractContextManager[Tracker]]
 """Follows so many units of work."""
 

@@ -7,15 +7,14 @@ from itertools import product
 from typing import Any
 
 from cereals_core.errors import SettingsError
-from cereals_core.grid import Box
 from cereals_core.settings import Acquisition
-from tasks.oracle import Query, best_queries
+from tasks.oracle import best_queries
 from tasks.region_maps import Regions, Scales
 from tasks.scoring import Proposing
 from tasks.store import tables
 from tasks.store.history import ledger_before, maps_of, product_of
 from tasks.store.layout import Campaign
-from tasks.store.ledger import Ledger, box_of
+from tasks.store.ledger import Ledger, Row, box_of, by_image
 from tasks.store.pool import open_pool
 
 
@@ -32,8 +31,8 @@ class Reselection:
     """What a variant would have asked for in place of `asked`, the round's own queries."""
 
     variant: Variant
-    queries: Sequence[Query]
-    asked: Sequence[Query]
+    queries: Sequence[Row]
+    asked: Sequence[Row]
     elapsed_s: float
 
     @property
@@ -42,13 +41,13 @@ class Reselection:
         return len({_key(query) for query in self.queries} & {_key(query) for query in self.asked})
 
     @property
-    def new(self) -> list[Query]:
+    def new(self) -> list[Row]:
         """Queries that the round did not ask for, the best first."""
         before = {_key(query) for query in self.asked}
         return [query for query in self.queries if _key(query) not in before]
 
     @property
-    def dropped(self) -> list[Query]:
+    def dropped(self) -> list[Row]:
         """Queries of the round that the variant does not ask for, the best first."""
         now = {_key(query) for query in self.queries}
         return [query for query in self.asked if _key(query) not in now]
@@ -56,11 +55,9 @@ class Reselection:
     @property
     def shared_pixels(self) -> int:
         """Pixels that both ask for."""
-        asked: dict[str, list[Box]] = {}
-        for query in self.asked:
-            asked.setdefault(query["image_id"], []).append(box_of(query))
+        asked = by_image(self.asked)
         return sum(
-            box_of(query).intersection_pixels(other)
+            box_of(query).intersection_pixels(box_of(other))
             for query in self.queries
             for other in asked.get(query["image_id"], ())
         )
@@ -119,5 +116,5 @@ def replay(campaign: Campaign, number: int, wanted: Sequence[Variant]) -> Iterat
         yield Reselection(variant, queries, asked, time.monotonic() - started)
 
 
-def _key(query: Query) -> tuple[object, ...]:
+def _key(query: Row) -> tuple[object, ...]:
     return query["image_id"], *box_of(query)

@@ -20,7 +20,7 @@ from tasks.running.stage import stage
 from tasks.running.takes import Memory, Takes
 from tasks.running.work import Work
 from tasks.store import tables
-from tasks.store.history import evaluated_rounds, learning_curve, ledger_before, product_of, products_made
+from tasks.store.history import evaluated_rounds, learning_curve, ledger_before, maps_of, product_of, products_made
 from tasks.store.layout import MAPS, ROUND_PAGE, Campaign
 from tasks.store.ledger import Ledger, box_of
 from tasks.store.maps import MapStore
@@ -140,9 +140,7 @@ def _queries(campaign: Campaign, number: int) -> list[QueryFacts]:
             score=_known(row["score"]),
             information=_known(row["information"]),
             predicted_clicks=_known(row["predicted_clicks"]) if is_predicted else math.nan,
-            vertices=row["vertices"],
-            crossings=row["crossings"],
-            components=row["components"],
+            **{name: row[name] for name in ("vertices", "crossings", "components")},
         )
         for row in rows
         if row["round"] == number
@@ -167,18 +165,13 @@ def _known(value: float | None) -> float:
 
 def _views(campaign: Campaign, number: int, facts: RoundFacts) -> list[RegionView]:
     """Draw the best regions on their images."""
-    pool = open_pool(campaign, product_of(campaign, "pool", None))
-    images = {image.image_id: image for image in pool.images}
+    if not facts.queries:
+        return []
+    images = {image.image_id: image for image in open_pool(campaign, product_of(campaign, "pool", None)).images}
     dataset = open_images(campaign.settings.data, "pool")
-    stores = {name: _maps(campaign, name, number) for name in ("info-map", "cost-map")}
+    stores = [MapStore(product / MAPS) if product else None for product in maps_of(campaign, number).values()]
     views = []
     for query in facts.queries[:REGIONS_SHOWN]:
-        information, cost = (store.read_image(images[query.image_id]) if store else None for store in stores.values())
+        information, cost = (store.read_image(images[query.image_id]) if store else None for store in stores)
         views.append(RegionView(query, dataset.image(query.image_id), information, cost))
     return views
-
-
-def _maps(campaign: Campaign, name: str, number: int) -> MapStore | None:
-    true_cost = name == "cost-map" and campaign.settings.acquisition.cost == "true"
-    product = find_product(campaign.stage("true-cost-map", None) if true_cost else campaign.stage(name, number))
-    return MapStore(product / MAPS) if product else None

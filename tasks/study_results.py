@@ -7,6 +7,7 @@ from cereals_core.strategies import STRATEGIES
 from cereals_core.study_settings import FULL_LABELS, REPEATED
 from cereals_core.study_statistics import Arm, Repeat, Run, StudyFacts
 from tasks.pages.study_report import study_html
+from tasks.reporting import report_campaign
 from tasks.store import tables
 from tasks.store.history import evaluated_rounds, has_ended, learning_curve, product_of
 from tasks.store.layout import Campaign, Study
@@ -36,6 +37,11 @@ def report_study(study: Study) -> Path:
     write_atomically(study.report_file, study_html(facts).encode())
     tables.RESULTS.write(study.folder, _rows(facts))
     return study.report_file
+
+
+def write_report(place: Campaign | Study) -> Path:
+    """Write the report of a campaign or study as far as it has come."""
+    return report_study(place) if isinstance(place, Study) else report_campaign(place)
 
 
 def _rows(facts: StudyFacts) -> list[dict[str, object]]:

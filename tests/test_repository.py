@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from cereals_core.settings import CampaignSettings, CityscapesData, CocoData, MasksData, SyntheticData
-from cereals_core.settings_files import is_study, read_settings, read_study
+from cereals_core.settings_files import read_either
 from cereals_core.study_settings import StudySettings
 from deployments.cli import app
 
@@ -234,8 +234,7 @@ def test_recipes_exist() -> None:
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda file: file.stem)
 def test_recipe_is_valid_and_begins_with_its_head(recipe: Path) -> None:
-    read = read_study if is_study(recipe) else read_settings
-    read(recipe)
+    read_either(recipe)
     assert recipe.read_text().startswith("# "), (
         f"{recipe.name}: begin with a comment: paper, command, hours, expectation"
     )

@@ -10,8 +10,7 @@ from matplotlib.ticker import EngFormatter, PercentFormatter
 from matplotlib.typing import LineStyleType
 
 from cereals_core.curves import Axis, Band, Curve, band, curve_of, interpolate
-from cereals_core.study_statistics import TARGET, Arm, Run, StudyFacts, final_mious
-from cereals_core.uncertainty import spread
+from cereals_core.study_statistics import TARGET, Arm, Run, StudyFacts
 from tasks.pages.figures import COLOURS, DPI, LABELS, MARKERS, NORMAL, SMALL, png_of, tidy
 from tasks.pages.wording import campaign_title
 
@@ -91,7 +90,7 @@ def _handle(arm: Arm, style: Look) -> Line2D:
 
 
 def _draw_reference(axes: Axes, facts: StudyFacts) -> None:
-    full = spread(final_mious(facts.reference).values())
+    full = facts.full_miou
     if not full.n:
         return
     axes.axhspan(full.low, full.high, color="0.35", alpha=0.12, linewidth=0)

@@ -12,10 +12,9 @@ from cereals_core.study_statistics import (
     StudyFacts,
     class_spreads,
     compare,
-    final_mious,
     shares_to_reach,
 )
-from cereals_core.uncertainty import Paired, Spread, spread
+from cereals_core.uncertainty import Paired, Spread
 from tasks.pages.study_wording import FULL_SHADE_IOU, interval_words, p_value, reach_words, spread_words
 from tasks.pages.wording import ABSENT, clicks, number, share, signed
 
@@ -37,7 +36,7 @@ class Row(NamedTuple):
 def strategy_rows(facts: StudyFacts, results: Sequence[ArmResult]) -> list[Row]:
     """Return a row for each strategy under STRATEGY_HEADER; the full-label reference is last if there is one."""
     rows = [Row(result.arm.name, result.arm.upper_bound, _cells(result), result.arm.definition) for result in results]
-    full = spread(final_mious(facts.reference).values())
+    full = facts.full_miou
     if full.n:
         cells = [ABSENT, ABSENT, ABSENT, spread_words(full), clicks(facts.full_clicks), _ended(facts.reference)]
         rows.append(Row(EVERY_LABEL, False, cells, "the whole pool labelled: the reference"))
@@ -120,7 +119,7 @@ def class_table(facts: StudyFacts) -> dict[str, list[ClassCell]]:
     The shade is the difference from the baseline over FULL_SHADE_IOU, cut to [-1, 1]; 0 where one of both is missing.
     """
     columns = [class_spreads(arm.runs) for arm in facts.arms]
-    if final_mious(facts.reference):
+    if facts.full_miou.n:
         columns.append(class_spreads(facts.reference))
     baseline = class_spreads(facts.baseline.runs) if facts.baseline else {}
     names = dict.fromkeys(name for column in columns for name in column)

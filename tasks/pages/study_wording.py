@@ -14,7 +14,7 @@ from cereals_core.study_statistics import (
     final_mious,
     noise_floor,
 )
-from cereals_core.uncertainty import LEVEL, Spread, spread
+from cereals_core.uncertainty import LEVEL, Spread
 from tasks.pages.wording import ABSENT, number, plural, share
 
 GOAL = f"{100 * TARGET:.0f} % of the full-label mIoU"
@@ -104,7 +104,7 @@ def _against_baseline(arm: Arm, facts: StudyFacts) -> list[str]:
 
 
 def _none_reached(strategies: Sequence[ArmResult], facts: StudyFacts) -> list[str]:
-    full = spread(final_mious(facts.reference).values())
+    full = facts.full_miou
     if not full.n:
         text = ["Without a full-label reference, no share of its mIoU can be told."]
     else:
@@ -202,7 +202,7 @@ def _repeat_sentence(facts: StudyFacts) -> str:
 
 
 def _reference_sentence(facts: StudyFacts) -> list[str]:
-    full = spread(final_mious(facts.reference).values())
+    full = facts.full_miou
     if not full.n:
         return []
     limits = f", from {number(full.low)} to {number(full.high)} over {full.n} seeds" if full.n > 1 else " in one seed"

@@ -4,6 +4,7 @@ import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from cereals_core.location import is_on_disk
 from tasks.running.lease import Keeper, leaseholder, locked_error, this_process
@@ -28,23 +29,25 @@ def holder_of(file: Path) -> str | None:
     if not file.exists():
         return None
     with file.open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            return lock.read().strip()
-        return None
+        return _holder(lock)
 
 
 @contextmanager
 def _flock(file: Path) -> Iterator[None]:
     with file.open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            raise locked_error(file, lock.read().strip()) from None
+        if (holder := _holder(lock)) is not None:
+            raise locked_error(file, holder)
         lock.truncate(0)
         lock.write(this_process())
         lock.flush()
         yield
+
+
+def _holder(lock: IO[str]) -> str | None:
+    """Take the lock and return None, or name who holds it."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.seek(0)
+        return lock.read().strip()
+    return None

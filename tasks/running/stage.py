@@ -13,6 +13,7 @@ from prefect.context import FlowRunContext
 from prefect.exceptions import TerminationSignal
 from prefect.runtime import task_run
 from prefect.states import Cancelled, Completed, State
+from prefect.task_runners import ThreadPoolTaskRunner
 
 from cereals_core.errors import CerealsError
 from cereals_core.settings import CampaignSettings, deciding_settings
@@ -33,6 +34,8 @@ Where = Literal["worker", "shards", "flow"]
 process of the flow alone."""
 RETRIED_AFTER_S = [1.0, 10.0]
 """A stage that failed is tried again after so long; it goes on from what it left."""
+ONE_AT_A_TIME: Any = ThreadPoolTaskRunner(max_workers=1)
+"""How flows run their stages."""
 SEED_ROUND = None
 """Round number of the stages before the first round."""
 

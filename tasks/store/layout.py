@@ -87,3 +87,10 @@ class Study(Place):
     def parents(self) -> list[Path]:
         """Folders that its products lie in."""
         return [self.shared]
+
+
+def place_of(settings: CampaignSettings | StudySettings) -> Campaign | Study:
+    """Return the reference to the campaign or study with these settings, in its own folder."""
+    if isinstance(settings, StudySettings):
+        return Study(settings.path, settings)
+    return Campaign(settings.path, settings)

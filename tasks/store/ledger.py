@@ -1,7 +1,7 @@
 """The ledger: every region answered so far, what it cost, and what is labelled."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -13,10 +13,21 @@ from tasks.store import tables
 from tasks.store.pool import PoolImage
 from tasks.store.products import Product
 
+Row = dict[str, Any]
+"""A row of a table that names a region of an image."""
 
-def box_of(row: Mapping[str, Any]) -> Box:
-    """Return the region that a row of any table names."""
+
+def box_of(row: Row) -> Box:
+    """Return the region that a row names."""
     return Box(row["y"], row["x"], row["height"], row["width"])
+
+
+def by_image(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    """Group rows by their image, in the order in which those come first."""
+    grouped: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        grouped[row["image_id"]].append(row)
+    return dict(grouped)
 
 
 class Ledger:
@@ -24,9 +35,8 @@ class Ledger:
 
     def __init__(self, product: Product) -> None:
         self.table: pa.Table = tables.LEDGER.read(product)
-        self.boxes: dict[str, list[Box]] = defaultdict(list)
-        for row in self.table.select(["image_id", "y", "x", "height", "width"]).to_pylist():
-            self.boxes[row["image_id"]].append(box_of(row))
+        rows = self.table.select(["image_id", "y", "x", "height", "width"]).to_pylist()
+        self.boxes = {image_id: [box_of(row) for row in some] for image_id, some in by_image(rows).items()}
 
     @property
     def clicks(self) -> float:

@@ -15,8 +15,6 @@ EXPOSITION = "metrics.prom"
 """Rewritten after every stage, in the format that Prometheus' node_exporter collects from files."""
 Made = tuple[int | None, Product]
 """A product and its round."""
-
-
 OF_STAGES: dict[str, tuple[str, Callable[[Product], float | None]]] = {
     "cereals_stage_seconds": ("Time of the attempt that finished the stage.", lambda made: made.elapsed_s),
     "cereals_stage_bytes": ("Size of the stage's product.", lambda made: made.total_bytes),

@@ -7,12 +7,11 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
 from datetime import datetime
-from typing import Protocol
 
 from rich.console import Console
 
 from cereals_core.errors import CerealsError
-from tasks.telling.tracking import Reached, Sink
+from tasks.telling.tracking import Listener, Reached, Sink
 
 console = Console(stderr=True)
 _stop = threading.Event()
@@ -50,29 +49,7 @@ def stop_at(moment: datetime | None) -> Iterator[threading.Event]:
             _stop.clear()
 
 
-class Listener(Protocol):
-    """Whoever is told of the work of a thread, and may call it off."""
-
-    def sinks(self, reached: Reached) -> Sequence[Sink]:
-        """Open what shows a piece of work that is about to begin."""
-
-    def is_cancelled(self) -> bool:
-        """Tell whether nobody waits for the work any more."""
-
-
-class Nobody:
-    """Listens to nothing."""
-
-    def sinks(self, reached: Reached) -> Sequence[Sink]:
-        """Open nothing."""
-        return ()
-
-    def is_cancelled(self) -> bool:
-        """Tell that the work is wanted."""
-        return False
-
-
-_listener: ContextVar[Listener] = ContextVar("listener", default=Nobody())  # noqa: B039  (it holds nothing)
+_listener: ContextVar[Listener] = ContextVar("listener", default=Listener())  # noqa: B039  (it holds nothing)
 
 
 @contextmanager

@@ -11,14 +11,14 @@ from typing import Any
 from distributed import Client, Future, get_worker
 
 from tasks.telling.progress import Tracker, track
-from tasks.telling.tracking import Reached, Sink
+from tasks.telling.tracking import Listener, Reached, Sink
 
 TOPIC = "cereals-progress"
 EVERY_S = 1.0
 Event = dict[str, Any]
 
 
-class Call:
+class Call(Listener):
     """Listens on a Dask worker to the call of this thread: tells the flow, and knows whether that has called it off."""
 
     def __init__(self) -> None:
@@ -35,8 +35,8 @@ class Call:
         return task is None or task.state == "cancelled"
 
 
-class Events:
-    """A sink that sends what it is told to the clients of the cluster, once a second."""
+class Events(Sink):
+    """Sends what it is told to the clients of the cluster, once a second."""
 
     def __init__(self, call: str) -> None:
         self._call, self._next = call, 0.0

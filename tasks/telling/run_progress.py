@@ -51,8 +51,8 @@ def _named(reached: Reached, run_name: str) -> Reached:
     return replace(reached, what=what)
 
 
-class RunLog:
-    """A line in the run's log now and then."""
+class RunLog(Sink):
+    """A line in the run's log now and then; what a stage has made is logged when it is there."""
 
     def __init__(self, run_name: str, logger: Logger) -> None:
         self._run_name, self._logger = run_name, logger
@@ -63,11 +63,8 @@ class RunLog:
         if self._due:
             self._logger.info("%s", _named(reached, self._run_name))
 
-    def end(self, reached: Reached, whole: bool) -> None:
-        """Write nothing: what a stage has made is logged when it is there."""
 
-
-class RunArtifact:
+class RunArtifact(Sink):
     """A progress artifact of the task run, without a key, so that the page of all artifacts does not list it.
 
     It is made and moved in a thread: a server that is slow or gone holds up nothing.

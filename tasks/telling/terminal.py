@@ -8,7 +8,7 @@ from rich.table import Column
 from rich.text import Text
 
 from tasks.telling.progress import console
-from tasks.telling.tracking import Reached, Sink
+from tasks.telling.tracking import Listener, Reached, Sink
 
 
 class _Rate(ProgressColumn):
@@ -17,7 +17,7 @@ class _Rate(ProgressColumn):
         return Text(f"{speed:.3g} {task.fields['unit']}/s" if speed else "", style="dim")
 
 
-class Bar:
+class Bar(Sink):
     """Shows one piece of work as a bar."""
 
     def __init__(self, begun: Reached) -> None:
@@ -42,13 +42,9 @@ class Bar:
         self._bar.stop()
 
 
-class Terminal:
-    """Listens for whoever sits at the terminal."""
+class Terminal(Listener):
+    """Listens for whoever sits at the terminal, and calls work off by a signal."""
 
     def sinks(self, reached: Reached) -> Sequence[Sink]:
         """Open a bar."""
         return (Bar(reached),)
-
-    def is_cancelled(self) -> bool:
-        """Tell that the work is wanted: who calls it off at a terminal sends a signal."""
-        return False

@@ -1,7 +1,7 @@
-"""How far a piece of work has come, told to whatever shows it: a terminal, a Prefect run, another process."""
+"""How far a piece of work has come, and who is told of it: a terminal, a Prefect run, another process."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from tasks.pages.wording import duration
 
@@ -38,11 +38,23 @@ class Reached:
         return ", ".join([*parts, self.note] if self.note else parts)
 
 
-class Sink(Protocol):
-    """Somewhere progress is shown."""
+class Sink:
+    """Somewhere progress is shown; by itself it shows nothing."""
 
     def show(self, reached: Reached) -> None:
         """Tell how far the work is; called after every unit, so that it has to be quick."""
 
     def end(self, reached: Reached, whole: bool) -> None:
         """Tell that nothing more comes; `whole`: the work ended well, all of it."""
+
+
+class Listener:
+    """Whoever is told of the work of a thread, and may call it off; by itself it hears nothing, and lets work go on."""
+
+    def sinks(self, reached: Reached) -> Sequence[Sink]:
+        """Open what shows a piece of work that is about to begin."""
+        return ()
+
+    def is_cancelled(self) -> bool:
+        """Tell whether nobody waits for the work any more."""
+        return False

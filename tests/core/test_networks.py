@@ -33,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 NAMES = list(ARCHITECTURES)
 DEEPLAB, LRASPP = MOBILE = ["deeplabv3_mobilenet_v3_large", "lraspp_mobilenet_v3_large"]
-FCN = "fcn_resnet50"
+FCN, CLASSES = "fcn_resnet50", 3
 MASK_CHANNELS_AND_STRIDE = {
     "fcn_resnet50": (512, 8),
     "fcn_resnet101": (512, 8),
@@ -41,7 +41,6 @@ MASK_CHANNELS_AND_STRIDE = {
     "deeplabv3_resnet101": (256, 8),
     "deeplabv3_mobilenet_v3_large": (256, 16),
 }
-CLASSES = 3
 
 
 def network(name: Any, seed: int = 0) -> TorchvisionNetwork:

@@ -33,7 +33,7 @@ from small_campaign import small_settings
 
 from cereals_core.datasets.synthetic import write_cityscapes_layout
 from cereals_core.settings import CampaignSettings, SyntheticData
-from cereals_core.settings_files import is_study, parse_settings, read_settings, read_study
+from cereals_core.settings_files import parse_settings, read_either
 from tasks.running.lock import locked
 
 DEPLOYMENTS = yaml.safe_load((ROOT / "deployments/prefect.yaml").read_text())["deployments"]
@@ -52,7 +52,7 @@ def test_a_deployment_names_a_flow_that_takes_its_parameters(deployment: dict[st
     validate(deployment["parameters"], parameter_schema(flow).model_dump(), raise_on_error=True)
     assert flow.validate_parameters(deployment["parameters"]).items() >= deployment["parameters"].items()
     file = ROOT / deployment["parameters"]["file"]
-    assert (read_study(file) if is_study(file) else read_settings(file)).name
+    assert read_either(file).name
 
 
 def test_a_deployment_runs_once_at_a_time_and_on_the_pool_that_is_told() -> None:

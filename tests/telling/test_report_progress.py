@@ -12,12 +12,12 @@ from prefect.client.schemas.objects import Artifact
 from prefect.context import FlowRunContext
 
 from tasks.telling import run_progress
-from tasks.telling.progress import Interrupted, Nobody, Tracker, request_stop, told_to, track
+from tasks.telling.progress import Interrupted, Tracker, request_stop, told_to, track
 from tasks.telling.run_progress import Due, RunListener
-from tasks.telling.tracking import Reached, Sink
+from tasks.telling.tracking import Listener, Reached, Sink
 
 
-class Told(Nobody):
+class Told(Listener, Sink):
     """A listener whose only sink is itself, which remembers."""
 
     def __init__(self) -> None:
