@@ -10,16 +10,16 @@ from cereals_core.errors import CerealsError
 from cereals_core.settings import Acquisition, CampaignSettings
 from deployments.cli import app
 from deployments.replay import replay_changes, replay_table
-from tasks.oracle import Query
 from tasks.replay import Reselection, Variant, replay, variants
 from tasks.store.layout import Campaign
+from tasks.store.ledger import Row
 
 
 def of(settings: CampaignSettings, number: int, **values: Any) -> list[Reselection]:
     return list(replay(Campaign(settings.path, settings), number, variants(settings.acquisition, **values)))
 
 
-def query(image_id: str, y: int, x: int, side: int = 16, clicks: float = 2.0) -> Query:
+def query(image_id: str, y: int, x: int, side: int = 16, clicks: float = 2.0) -> Row:
     box = {"y": y, "x": x, "height": side, "width": side}
     return {"rank": 0, "image_id": image_id, **box, "score": 0.5, "information": 1.0, "predicted_clicks": clicks}
 
