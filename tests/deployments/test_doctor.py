@@ -12,6 +12,7 @@ import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from cereals_core.errors import SettingsError
+from cereals_core.settings_files import read_settings
 from deployments import doctor
 from deployments.doctor import examine, show
 from deployments.doctor_host import Finding
@@ -60,7 +61,7 @@ def written(folder: Path, head: str = "", tail: str = "", **replaced: str) -> Pa
 
 
 def campaign_of(file: Path) -> Campaign:
-    return open_campaign(doctor.read_settings(file))
+    return open_campaign(read_settings(file))
 
 
 def make(campaign: Campaign, stage: str, number: int | None = 0) -> Path:

@@ -23,6 +23,7 @@ from tasks import cost_evaluation, reporting
 from tasks.cost_evaluation import evaluate_cost
 from tasks.running.work import Work
 from tasks.store import tables
+from tasks.store.history import maps_of
 from tasks.store.layout import WEIGHTS, Campaign
 from tasks.store.ledger import box_of
 from tasks.store.products import Product, Recipe, find_product, making
@@ -207,19 +208,13 @@ def test_the_report_reads_the_samples(small: CampaignSettings, tmp_path: Path) -
     assert reporting._cost_samples(campaign, 1) == []
 
 
-@pytest.fixture
-def true_cost(tmp_path: Path) -> Campaign:
-    """A campaign that takes the true clicks as cost, with their maps."""
+def test_true_cost_maps_belong_to_no_round(tmp_path: Path) -> None:
     settings = small_settings(tmp_path / "campaign", cost="true")
     campaign = Campaign(settings.path, settings)
-    campaign.folder.mkdir()
-    with making(campaign.stage("true-cost-map", None), Recipe("true-cost-map", 1, {}, {})):
-        pass
-    return campaign
-
-
-def test_true_cost_maps_belong_to_no_round(true_cost: Campaign) -> None:
-    store = reporting._maps(true_cost, "cost-map", 3)
-    assert store is not None
-    assert store.folder.parent == true_cost.folder / "true-cost-map"
-    assert reporting._maps(true_cost, "info-map", 3) is None
+    campaign.round(3).mkdir(parents=True)
+    folders = {"information": campaign.stage("info-map", 3), "cost": campaign.stage("true-cost-map", None)}
+    for folder in folders.values():
+        with making(folder, Recipe(folder.name, 1, {}, {})):
+            pass
+    found = maps_of(campaign, 3)
+    assert {name: product.folder for name, product in found.items() if product} == folders
