@@ -1,17 +1,15 @@
 """The command line. Heavy libraries are imported where a command needs them, so that help and status answer at once."""
 
-import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from cereals_core.errors import CerealsError
 from deployments.data_commands import data
-from deployments.environment import prepare_environment, server_named
+from deployments.environment import prepare_environment
 from deployments.services_commands import down, up
 
 app = typer.Typer(
@@ -33,18 +31,9 @@ CampaignFile = Annotated[Path, typer.Argument(help="A campaign file (TOML).", sh
 def run(files: CampaignFiles) -> None:
     """Start campaigns, or go on with them, one after the other; several are compared at the end."""
     from cereals_core.settings_files import read_settings
+    from deployments.starting import start_campaigns
 
-    settings = [read_settings(file) for file in files]
-    prepare_environment()
-    from flows.campaign import run_campaign
-    from tasks.running.opening import open_campaign
-
-    for each in settings:
-        open_campaign(each)
-    with _stopping_cleanly("run", files):
-        for each in settings:
-            reason = run_campaign(each)
-            typer.echo(f"{each.name}: {reason}")
+    start_campaigns([read_settings(file) for file in files], _typed("run", files))
     status(files)
 
 
@@ -65,13 +54,9 @@ def plan(file: CampaignFile) -> None:
 def study(file: StudyFile) -> None:
     """Run strategies x seeds against each other, with a full-label reference, or go on with it; writes a report."""
     from cereals_core.settings_files import read_study
+    from deployments.starting import start_study
 
-    settings = read_study(file)
-    prepare_environment()
-    from flows.study import run_study
-
-    with _stopping_cleanly("study", [file]):
-        run_study(settings)
+    start_study(read_study(file), _typed("study", [file]))
     status([file])
 
 
@@ -174,25 +159,8 @@ def doctor(
         raise typer.Exit(1)
 
 
-@contextmanager
-def _stopping_cleanly(command: str, files: Sequence[Path]) -> Iterator[None]:
-    """Let the first Ctrl-C or SIGTERM end the work after the current step, a second one at once."""
-    from prefect.exceptions import CancelledRun
-
-    from tasks.telling.progress import console, request_stop
-
-    def stop(number: int, frame: Any) -> None:
-        console.print("stopping after this step; once more stops at once", style="yellow")
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        request_stop()
-
-    signal.signal(signal.SIGINT, stop)
-    try:
-        with server_named():
-            yield
-    except CancelledRun:
-        typer.echo(f"stopped; `cereals {command} {' '.join(map(str, files))}` goes on from here", err=True)
-        raise typer.Exit(130) from None
+def _typed(command: str, files: Sequence[Path]) -> str:
+    return " ".join(["cereals", command, *map(str, files)])
 
 
 def main() -> None:

@@ -26,6 +26,7 @@ from tzlocal import get_localzone_name
 from cereals_core.errors import ServicesError, SettingsError
 from cereals_core.settings_files import read_either
 from cereals_core.study_settings import StudySettings
+from deployments.environment import retention
 
 CPU_POOL, CUDA_POOL = "cereals-cpu", "cereals-cuda"
 POOLS = {
@@ -56,8 +57,7 @@ def server_environment(port: int, retention_days: int) -> dict[str, str]:
         "PREFECT_SERVER_API_PORT": str(port),  # the option --port would serve a page that calls 4200
         "PREFECT_SERVER_UI_V2_ENABLED": "false",  # only the older UI shows the page of a round beside the run's graph
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
-        "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(retention_days * 24 * 60 * 60),
+        **retention(retention_days),
         # Kept in memory, as Prefect does, the slot of a running deployment is lost for ever when the server ends.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_S),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cereals_core.errors import ServicesError
-from deployments.environment import prepare_environment
+from deployments.environment import KEPT_DAYS, prepare_environment
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -43,7 +43,7 @@ def up(
     database: Annotated[
         str | None, typer.Option(help="postgresql+asyncpg://user:password@host/name, else SQLite.", show_default=False)
     ] = None,
-    retention_days: Annotated[int, typer.Option(min=1, help="Days for which ended runs are kept.")] = 90,
+    retention_days: Annotated[int, typer.Option(min=1, help="Days for which ended runs are kept.")] = KEPT_DAYS,
     cpu_runs: Annotated[int, typer.Option(min=1, help="Runs on the CPU pool at a time.")] = 2,
 ) -> None:
     """Start a Prefect server, its workers and deployments on this machine, or what is missing of them."""

@@ -8,9 +8,10 @@ from tasks.cost_evaluation import evaluate_cost
 from tasks.evaluation import evaluate
 from tasks.mapping import cost_map, info_map
 from tasks.oracle import oracle_query
-from tasks.reporting import report_round, why_stop
+from tasks.reporting import report_round
 from tasks.running.stage import ONE_AT_A_TIME
 from tasks.selection import nms, region_fusion
+from tasks.store.history import why_stop
 from tasks.store.layout import Campaign
 from tasks.store.products import Product
 from tasks.training import train_cost, train_seg

@@ -9,7 +9,6 @@ from prefect import get_run_logger
 
 from cereals_core.cost_baselines import PREDICTORS, SAMPLES
 from cereals_core.datasets import open_images
-from cereals_core.stopping import stop_reason
 from tasks.pages.facts import CostSample, QueryFacts, RegionView, RoundFacts
 from tasks.pages.figures import round_pictures
 from tasks.pages.html import campaign_html
@@ -20,7 +19,15 @@ from tasks.running.stage import stage
 from tasks.running.takes import Memory, Takes
 from tasks.running.work import Work
 from tasks.store import tables
-from tasks.store.history import evaluated_rounds, learning_curve, ledger_before, maps_of, product_of, products_made
+from tasks.store.history import (
+    evaluated_rounds,
+    learning_curve,
+    ledger_before,
+    maps_of,
+    product_of,
+    products_made,
+    why_stop,
+)
 from tasks.store.layout import MAPS, ROUND_PAGE, Campaign
 from tasks.store.ledger import Ledger, box_of
 from tasks.store.maps import MapStore
@@ -33,13 +40,6 @@ from tasks.telling.publishing import publish_round, shows_rounds
 REGIONS_SHOWN = 4
 PAGE_BYTES, DRAWN_BYTES_A_PIXEL = 1_000_000, 24
 """A round's page with its pictures on disk, and what drawing an image holds."""
-
-
-def why_stop(campaign: Campaign, number: int, ledger: Product) -> str | None:
-    """Tell why the campaign ends with this round, which has been evaluated, or None."""
-    if ledger.facts["regions"] == 0:
-        return "the pool holds no more regions to ask for"
-    return stop_reason(campaign.settings.stop, learning_curve(campaign, list(range(number + 1))))
 
 
 @stage(

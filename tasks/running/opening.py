@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cereals_core.errors import SettingsError
-from cereals_core.models.build import network_outline
+from cereals_core.networks import NETWORKS
 from cereals_core.settings import CampaignSettings, changes_between
 from cereals_core.settings_files import parse_settings
 from tasks.running.lock import locked
@@ -19,7 +19,10 @@ _REMOVE = "remove it: what was made from the settings that are given now is kept
 
 def open_campaign(settings: CampaignSettings, shared: Path | None = None) -> Campaign:
     """Open the campaign in its folder; other settings than it was started with are refused."""
-    network_outline(settings.model)  # says at once if torchvision is needed and missing
+    if NETWORKS[settings.model.name].needs:
+        from cereals_core.models.build import network_outline
+
+        network_outline(settings.model)  # says at once if that is missing
     campaign = Campaign(settings.path, settings, shared)
     refuse_unreachable(campaign.folder)
     if campaign.settings_file.exists():

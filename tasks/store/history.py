@@ -1,11 +1,13 @@
 """What a campaign has reached, from its manifests alone; needs neither Prefect nor torch."""
 
+from collections import defaultdict
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
 from cereals_core.curves import Point
 from cereals_core.location import is_on_disk
+from cereals_core.stopping import stop_reason
 from tasks.store.layout import Campaign
 from tasks.store.products import (
     MANIFEST,
@@ -18,6 +20,9 @@ from tasks.store.products import (
     require,
 )
 from tasks.store.storage import files_below, names_in, version_of
+
+HASHED_AT_END_BYTES = 16 << 20
+"""Products of an ended campaign up to this size are hashed before it is taken for whole."""
 
 
 def product_of(campaign: Campaign, stage: str, number: int | None) -> Product:
@@ -64,6 +69,31 @@ def has_ended(campaign: Campaign) -> bool:
     rounds = evaluated_rounds(campaign)
     reported = recorded(campaign.stage("report", rounds[-1])) if rounds else None
     return reported is not None and reported.inputs["ledger"] == ledger_before(campaign, rounds[-1]).digest
+
+
+def why_stop(campaign: Campaign, number: int, ledger: Product) -> str | None:
+    """Tell why the campaign ends with this round, which has been evaluated, or None."""
+    if ledger.facts["regions"] == 0:
+        return "the pool holds no more regions to ask for"
+    return stop_reason(campaign.settings.stop, learning_curve(campaign, list(range(number + 1))))
+
+
+def end_of(campaign: Campaign) -> str | None:
+    """Tell why a campaign has ended; None if it has not, or if anything of it is missing or damaged.
+
+    Every round is to have the products of the first. Large ones (weights, maps) are compared by their sizes alone.
+    """
+    if not (has_ended(campaign) and campaign.report_file.exists()):
+        return None
+    made: dict[int | None, set[str]] = defaultdict(set)
+    for number, folder, _ in manifests(campaign):
+        told = recorded(folder)
+        if told is None or kept_or_pruned(folder, hashed=told.total_bytes <= HASHED_AT_END_BYTES) is None:
+            return None
+        made[number].add(folder.name)
+    *asked, last = evaluated_rounds(campaign)
+    whole = all(made[number] == made[0] for number in asked)
+    return why_stop(campaign, last, ledger_before(campaign, last)) if whole else None
 
 
 def products_made(campaign: Campaign) -> Iterator[tuple[int | None, Product]]:

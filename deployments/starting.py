@@ -1,0 +1,55 @@
+"""Campaigns and studies from the command line: what has ended needs no server, and what another runs is refused."""
+
+from collections.abc import Sequence
+
+import typer
+
+from cereals_core.settings import CampaignSettings
+from cereals_core.study_settings import StudySettings
+from deployments.attending import attend
+from tasks.running.lease import locked_error
+from tasks.running.lock import holder_of
+from tasks.running.opening import open_campaign
+from tasks.store.history import end_of
+from tasks.store.layout import Campaign, Place, Study
+
+
+def start_campaigns(settings: Sequence[CampaignSettings], command: str) -> None:
+    """Start campaigns or go on with them, one after the other; LockedError while another process runs one."""
+    campaigns = [open_campaign(each) for each in settings]
+    ends = [end_of(each) for each in campaigns]
+    if not all(ends):
+        _refuse_held(campaigns)
+        attend(lambda: _run_campaigns(campaigns), command)
+        return
+    for campaign, reason in zip(campaigns, ends, strict=True):
+        typer.echo(f"{campaign.settings.name}: {reason}")
+
+
+def start_study(settings: StudySettings, command: str) -> None:
+    """Start a study or go on with it; LockedError while another process runs it."""
+    study = Study(settings.path, settings)
+    planned = (Campaign(each.path, each) for _, each in settings.campaigns())
+    if study.report_file.exists() and all(end_of(each) for each in planned):
+        return
+    _refuse_held([study])
+    attend(lambda: _run_study(settings), command)
+
+
+def _refuse_held(places: Sequence[Place]) -> None:
+    for place in places:
+        if holder := holder_of(place.lock_file):
+            raise locked_error(place.lock_file, holder)
+
+
+def _run_campaigns(campaigns: Sequence[Campaign]) -> None:
+    from flows.campaign import run_campaign
+
+    for each in campaigns:
+        typer.echo(f"{each.settings.name}: {run_campaign(each.settings)}")
+
+
+def _run_study(settings: StudySettings) -> None:
+    from flows.study import run_study
+
+    run_study(settings)
