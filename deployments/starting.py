@@ -7,11 +7,9 @@ import typer
 from cereals_core.settings import CampaignSettings
 from cereals_core.study_settings import StudySettings
 from deployments.attending import attend
-from tasks.running.lease import locked_error
-from tasks.running.lock import holder_of
-from tasks.running.opening import open_campaign
+from tasks.running.opening import open_campaign, refuse_held
 from tasks.store.history import end_of
-from tasks.store.layout import Campaign, Place, Study
+from tasks.store.layout import Campaign, Study
 
 
 def start_campaigns(settings: Sequence[CampaignSettings], command: str) -> None:
@@ -19,7 +17,8 @@ def start_campaigns(settings: Sequence[CampaignSettings], command: str) -> None:
     campaigns = [open_campaign(each) for each in settings]
     ends = [end_of(each) for each in campaigns]
     if not all(ends):
-        _refuse_held(campaigns)
+        for each in campaigns:
+            refuse_held(each)
         attend(lambda: _run_campaigns(campaigns), command)
         return
     for campaign, reason in zip(campaigns, ends, strict=True):
@@ -32,14 +31,8 @@ def start_study(settings: StudySettings, command: str) -> None:
     planned = (Campaign(each.path, each) for _, each in settings.campaigns())
     if study.report_file.exists() and all(end_of(each) for each in planned):
         return
-    _refuse_held([study])
+    refuse_held(study)
     attend(lambda: _run_study(settings), command)
-
-
-def _refuse_held(places: Sequence[Place]) -> None:
-    for place in places:
-        if holder := holder_of(place.lock_file):
-            raise locked_error(place.lock_file, holder)
 
 
 def _run_campaigns(campaigns: Sequence[Campaign]) -> None:

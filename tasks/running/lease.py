@@ -1,8 +1,6 @@
 """A lease in an object store: an object that its holder renews, and that whoever waits long enough may take over."""
 
 import json
-import os
-import socket
 import threading
 import time
 import uuid
@@ -11,9 +9,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
-import psutil
-
 from cereals_core.errors import LockedError, SettingsError
+from tasks.running.holder import Record, locked_error, may_live, this_process
 from tasks.store.storage import explained
 from tasks.telling.progress import console, request_stop
 
@@ -27,14 +24,14 @@ PATIENCE_S = 5.0
 """How long one request may take; a renewal makes three at most."""
 _REFUSALS = {"PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey"}
 """How S3 says that a condition does not hold."""
-Lease = dict[str, Any]
+Lease = Record
 """What is in the object, and its version in the store as `etag`; empty if there is none."""
 
 
 def leaseholder(file: Path) -> str | None:
     """Name who holds the lease at `file`, or None; one on another host may have died."""
     lease = _Object(file).read()
-    return str(lease["holder"]) if _may_live(lease) else None
+    return str(lease["holder"]) if may_live(lease) else None
 
 
 class _Object:
@@ -74,8 +71,7 @@ class Keeper:
 
     def __init__(self, file: Path) -> None:
         self.object, self.file = _Object(file), file
-        self.process = {"holder": this_process(), "kernel": _kernel(), "pid": os.getpid()}
-        self.process["started"] = psutil.Process().create_time()
+        self.process = this_process()
         self.etag, self.lost = "", False
 
     @contextmanager
@@ -109,7 +105,7 @@ class Keeper:
 
     def _outlived(self, lease: Lease) -> Lease:
         """Wait until its holder has left or must be dead, and return the lease; LockedError when it renews."""
-        if not _may_live(lease):
+        if not may_live(lease):
             return lease
         console.print(f"{self.file.parent}: is process {lease['holder']} alive? In {DEAD_AFTER_S:.0f} s that is clear")
         now, until = lease, time.monotonic() + DEAD_AFTER_S
@@ -147,34 +143,3 @@ class Keeper:
 def _is_refusal(error: OSError) -> bool:
     response = getattr(error.__cause__, "response", {})
     return response.get("Error", {}).get("Code") in _REFUSALS
-
-
-def _may_live(lease: Lease) -> bool:
-    """Tell whether its holder may be alive: not if there is none, or if it is a process of this kernel that is gone."""
-    if not lease.get("holder"):
-        return False
-    if lease["kernel"] != _kernel():
-        return True
-    try:
-        process = psutil.Process(lease["pid"])
-        return bool(process.create_time() == lease["started"] and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
-
-
-def _kernel() -> str:
-    """Name what numbers processes: hosts and containers may share a name; containers of one host share no numbers."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip() + os.readlink("/proc/self/ns/pid")
-    except OSError:
-        return socket.gethostname()
-
-
-def this_process() -> str:
-    """Name this process among those of all hosts."""
-    return f"{os.getpid()} on {socket.gethostname()}"
-
-
-def locked_error(file: Path, holder: str) -> LockedError:
-    """Say who holds the lock at `file`."""
-    return LockedError(f"{file.parent}: process {holder} is running it; wait or stop that")

@@ -9,7 +9,8 @@ from cereals_core.errors import SettingsError
 from cereals_core.networks import NETWORKS
 from cereals_core.settings import CampaignSettings, changes_between
 from cereals_core.settings_files import parse_settings
-from tasks.running.lock import locked
+from tasks.running.holder import locked_error
+from tasks.running.lock import holder_of, locked
 from tasks.store.layout import Campaign, Study
 from tasks.store.products import clear_dead
 from tasks.store.storage import UNFINISHED, make_folder, refuse_unreachable, telling_of_storage, write_atomically
@@ -49,8 +50,8 @@ def _started_with(file: Path) -> CampaignSettings:
 
 @contextmanager
 def writing(place: Campaign | Study) -> Iterator[None]:
-    """Be its only writer, and record its settings; LockedError while another process is."""
-    with telling_of_storage(place.folder), _locked(place):
+    """Be its only writer, clear what the dead have left, and record its settings; LockedError as in `alone`."""
+    with alone(place):
         for leftover in place.folder.glob(UNFINISHED):
             leftover.unlink()
         for parent in place.parents:
@@ -60,7 +61,15 @@ def writing(place: Campaign | Study) -> Iterator[None]:
 
 
 @contextmanager
-def _locked(place: Campaign | Study) -> Iterator[None]:
-    make_folder(place.folder)
-    with locked(place.lock_file):
-        yield
+def alone(place: Campaign | Study) -> Iterator[None]:
+    """Be its only writer; LockedError while another process is."""
+    with telling_of_storage(place.folder):
+        make_folder(place.folder)
+        with locked(place.lock_file):
+            yield
+
+
+def refuse_held(place: Campaign | Study) -> None:
+    """Raise LockedError while another process runs it."""
+    if holder := holder_of(place.lock_file):
+        raise locked_error(place.lock_file, holder)

@@ -18,6 +18,7 @@ from moto_store import store_apart, store_here
 from cereals_core.errors import LockedError, SettingsError
 from cereals_core.location import open_location
 from tasks.running import lease as leases
+from tasks.running.holder import kernel
 from tasks.running.lock import holder_of, locked
 from tasks.store.storage import remove, write_atomically
 from tasks.telling import progress
@@ -150,7 +151,7 @@ def test_equal_names_of_hosts_and_numbers_of_processes_are_no_proof_of_death(fil
         gone = {**lease(file), "kernel": "another container's", "pid": 2**22 + 1}
     write_atomically(file, json.dumps(gone).encode())
     assert holder_of(file) == HERE
-    rewrite(file, kernel=leases._kernel())
+    rewrite(file, kernel=kernel())
     assert holder_of(file) is None
 
 

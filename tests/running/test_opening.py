@@ -15,6 +15,7 @@ from small_campaign import small_settings
 from cereals_core.errors import CerealsError, LockedError, SettingsError
 from cereals_core.settings import CampaignSettings
 from cereals_core.settings_files import parse_settings
+from tasks.running.lock import holder_of
 from tasks.running.opening import open_campaign, writing
 from tasks.store.layout import Campaign
 
@@ -34,7 +35,7 @@ def test_a_new_campaign_keeps_its_settings_and_names_its_writer(small: CampaignS
     campaign = open_campaign(small)
     assert campaign.folder == small.path
     with writing(campaign):
-        assert campaign.lock_file.read_text() == f"{os.getpid()} on {socket.gethostname()}"
+        assert holder_of(campaign.lock_file) == f"{os.getpid()} on {socket.gethostname()}"
         assert sorted(path.name for path in campaign.folder.iterdir()) == ["lock", "settings.json"]
     assert parse_settings(json.loads(campaign.settings_file.read_text()), "kept") == small
     assert open_campaign(small) == campaign
@@ -152,5 +153,5 @@ def test_a_second_process_is_refused_and_changes_nothing_until_the_first_is_kill
     holder.kill()
     assert holder.wait() == -signal.SIGKILL
     with writing(campaign):
-        assert campaign.lock_file.read_text() == f"{os.getpid()} on {socket.gethostname()}"
+        assert holder_of(campaign.lock_file) == f"{os.getpid()} on {socket.gethostname()}"
     assert json.loads(campaign.settings_file.read_text())["stop"]["rounds"] == 9

@@ -7,9 +7,11 @@ from small_campaign import small_settings
 
 from cereals_core.errors import LockedError, ProductError
 from cereals_core.settings import CampaignSettings
+from deployments.garbage import collect
 from deployments.status import show_status
 from flows.campaign import run_campaign
 from tasks.reporting import report_campaign
+from tasks.running.opening import writing
 from tasks.store.history import finished_rounds, maps_of
 from tasks.store.layout import Campaign
 from tasks.store.products import Product, Recipe, find_product, is_pruned, making, require
@@ -78,9 +80,6 @@ def test_what_died_goes_and_what_may_go_on_stays(campaign: Campaign) -> None:
 
 
 def test_it_is_refused_while_the_campaign_runs(campaign: Campaign, tmp_path: Path) -> None:
-    from deployments.garbage import collect
-    from tasks.running.opening import writing
-
     file = tmp_path / "small.toml"
     file.write_text(toml_of(campaign.settings))
     assert "ended with round 2" in show_status([file])
@@ -146,3 +145,22 @@ def test_bytes_that_campaigns_share_are_freed_once_and_a_dry_run_knows(tmp_path:
     assert [each.freed_bytes for each in planned] == [0, 0, 1000]
     assert removed(dry_run=False) == planned
     assert removed(dry_run=False) == []
+
+
+def test_a_dry_run_changes_nothing_and_tells_what_a_real_one_removes(campaign: Campaign, tmp_path: Path) -> None:
+    left = campaign.round(1) / ".train-seg.stale"
+    left.mkdir()
+    (left / "weights.pt").write_bytes(bytes(1000))
+    file = tmp_path / "small.toml"
+    file.write_text(toml_of(campaign.settings).replace("rounds = 2", "rounds = 7"))
+
+    def everything() -> dict[Path, object]:
+        files = campaign.folder.rglob("*")
+        return {each: each.stat().st_mtime_ns if each.is_dir() else each.read_bytes() for each in files}
+
+    before = everything()
+    told = list(collect(file, 1, dry_run=True))
+    assert everything() == before
+    assert list(collect(file, 1, dry_run=False)) == told
+    assert [line for line in told if "1.0 kB" in line]
+    assert not left.exists()
