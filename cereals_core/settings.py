@@ -13,13 +13,13 @@ from cereals_core.strategies import MEASURES, STRATEGIES, Cost, Unit
 
 
 class Section(BaseModel):
-    """A part of a settings file: unknown keys are mistakes, and nothing changes after it was read."""
+    """A part of a settings file: unknown keys are mistakes, and so are values of another type, inf and NaN."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class _FilesOnDisk(Section):
-    root: Path
+    root: Path = Field(strict=False)
     """Folder of the data set, relative to the working directory; it may move between runs."""
     scale: float = Field(1.0, gt=0, le=1)
     """Images and truth are read at this share of their height and width."""
@@ -50,13 +50,13 @@ class MasksData(_FilesOnDisk):
     """CamVid's layout: `<root>/<split>.txt` of stems, `<root>/<split>/`, `<root>/<split>annot/`; clicks are traced."""
 
     format: Literal["masks"]
-    class_names: tuple[str, ...] = Field(min_length=2)
+    class_names: tuple[str, ...] = Field(min_length=2, strict=False)
     """Name of mask value 0, 1, ...; every other value is void."""
     contour_epsilon_px: float = Field(1.5, ge=0)
     """Tolerance of contour simplification (Douglas-Peucker)."""
     speck_px: int = Field(16, ge=0)
     """Connected components smaller than this cost no click."""
-    clicks_per_vertex: float = Field(1.0, gt=0)
+    clicks_per_vertex: float = Field(1.0, gt=0, le=1000)
     """Clicks that a traced vertex stands for; `cereals data clicks --traced` measures it where polygons are known."""
 
 
@@ -70,11 +70,11 @@ class SyntheticData(Section):
     """Street scenes drawn from a seed, with exact polygons; nothing is read from disk."""
 
     format: Literal["synthetic"]
-    seed: int = Field(0, ge=0)
-    pool_images: int = Field(gt=0)
-    eval_images: int = Field(gt=0)
-    height: int = Field(gt=31)
-    width: int = Field(gt=31)
+    seed: int = Field(0, ge=0, lt=2**53)
+    pool_images: int = Field(gt=0, le=10**7)
+    eval_images: int = Field(gt=0, le=10**7)
+    height: int = Field(gt=31, le=2**14)
+    width: int = Field(gt=31, le=2**14)
     most_images: ClassVar[None] = None
 
     def few(self, images: int) -> Self:
@@ -99,7 +99,7 @@ class Model(Section):
     """Multiplier of every channel count of FCN8s, as cost model too; 1 gives the original."""
     dropout: float = Field(0.5, ge=0, lt=1)
     """Probability that a dropout mask is 0, in every model that has dropout."""
-    weights: Path | None = None
+    weights: Path | None = Field(None, strict=False)
     """File of pretrained weights (a state dict): VGG16 for FCN8s at width 1, else the torchvision model or its
     backbone. It is copied into the campaign when that starts."""
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -116,7 +116,9 @@ class Training(Section):
     """Training of both networks: Adam, a few images a step, until the loss stops improving."""
 
     learning_rate: float = Field(1e-4, gt=0)
-    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.99, 0.999)
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = Field(
+        (0.99, 0.999), strict=False
+    )
     patience_epochs: int = Field(10, gt=0)
     """Stop when the epoch's loss has not improved for so many epochs."""
     batch_images: int = Field(1, gt=0)
@@ -202,7 +204,7 @@ class Acquisition(Section):
 class Stop(Section):
     """When the campaign ends: at the first of these. They may be changed between runs of a campaign."""
 
-    rounds: int = Field(10, ge=0)
+    rounds: int = Field(10, ge=0, le=10**5)
     """Rounds of queries; the models are trained and evaluated once more after the last."""
     clicks: float | None = Field(None, gt=0)
     """Budget: stop once the oracle's true clicks (polygon vertices) reach it."""
@@ -220,7 +222,7 @@ class Compute(Section):
     """Where stages run. "none": in the process of the campaign; "local": on Dask workers of this machine, one for each
     CUDA device and one for all else; an address: on those of a Dask scheduler; "auto": "local" if there are several
     CUDA devices, else "none"."""
-    threads: int = Field(0, ge=0)
+    threads: int = Field(0, ge=0, le=2**10)
     """CPU threads for the networks; 0: as many as there are cores. Ledgers agree bit for bit at equal counts only."""
     shard_images: int = Field(32, gt=0)
     """Images in a shard of maps, which is one Zarr chunk and one unit of resuming."""

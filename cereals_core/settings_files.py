@@ -13,6 +13,12 @@ from cereals_core.study_settings import StudySettings
 Settings = TypeVar("Settings", bound=Section)
 MOVED = {"compute.precision": "model.precision", "compute.batch_images": "acquisition.batch_images"}
 """Keys of earlier versions, and where they are now."""
+MOST_BYTES = 1 << 20
+"""A larger file is no campaign file."""
+MOST_SHOWN = 200
+"""Characters of a value that a message shows."""
+MOST_LINES = 50
+"""Mistakes that a message lists."""
 
 
 def read_settings(file: Path) -> CampaignSettings:
@@ -41,13 +47,33 @@ def parse_settings(raw: dict[str, Any], origin: str) -> CampaignSettings:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(file.read_text())
+        return tomllib.loads(_text(file))
+    except RecursionError:
+        raise SettingsError(f"{file}: not valid TOML: nested too deep; correct the file and run again") from None
+    except (tomllib.TOMLDecodeError, ValueError) as error:
+        if isinstance(error, SettingsError):
+            raise
+        raise SettingsError(f"{file}: not valid TOML: {error}; correct the file and run again") from None
+
+
+def _text(file: Path) -> str:
+    try:
+        if file.is_file() and (size := file.stat().st_size) > MOST_BYTES:
+            raise SettingsError(f"{file}: {size:,} bytes, where a campaign file has {MOST_BYTES:,} at most; name that")
+        if file.exists() and not file.is_file():
+            raise SettingsError(f"{file}: {'a folder' if file.is_dir() else 'no file'}; name a campaign file (TOML)")
+        return file.read_text("utf-8-sig")
     except FileNotFoundError:
         raise SettingsError(
             f"{file}: no such campaign file; recipes to start from are in deployments/recipes/"
         ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{file}: not valid TOML: {error}; correct the file and run again") from None
+    except OSError as error:
+        raise SettingsError(f"{shown(str(file))}: {error.strerror}; correct the path or its permissions") from None
+
+
+def shown(text: str) -> str:
+    """Cut a text where it is long, as messages show it."""
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}... ({len(text):,} characters)"
 
 
 def _parse(kind: type[Settings], raw: dict[str, Any], origin: str) -> Settings:
@@ -56,6 +82,7 @@ def _parse(kind: type[Settings], raw: dict[str, Any], origin: str) -> Settings:
     except ValidationError as error:
         lines = [_mistake(kind, entry) for entry in error.errors()]
         count = "1 mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
+        lines[MOST_LINES:] = [f"  and {len(lines) - MOST_LINES} more"] if len(lines) > MOST_LINES else []
         raise SettingsError(f"{origin}: {count}; correct and run again\n" + "\n".join(lines)) from None
 
 
@@ -65,15 +92,15 @@ def _mistake(kind: type[Section], entry: Any) -> str:
         del location[1]  # the format's name, which pydantic adds for the union
     if location and location[-1] in ("count", "word"):
         del location[-1]  # as it does for CountOrAll
-    key, problem, value = ".".join(location), entry["msg"], entry["input"]
+    key, problem, value = shown(".".join(location)), entry["msg"], entry["input"]
     if key in MOVED:
         return f"  {key}: is {MOVED[key]} now; write it there"
     if entry["type"] == "extra_forbidden":
         return f"  {key}: no such key; allowed here: {', '.join(_keys_beside(kind, entry['loc']))}"
     if entry["type"] == "missing":
         return f"  {key}: missing; it has no default"
-    shown = "" if isinstance(value, dict) else f" = {value!r}"
-    return f"  {key}{shown}: {problem.removeprefix('Value error, ')}"
+    given = "" if isinstance(value, dict) else f" = {shown(repr(value))}"
+    return f"  {key}{given}: {problem.removeprefix('Value error, ')}"
 
 
 def _keys_beside(kind: type[Section], location: tuple[str | int, ...]) -> list[str]:

@@ -17,11 +17,11 @@ _STRATEGY_KEYS = ("strategy", "unit", "information", "cost", "fusion")
 class Arms(Section):
     """The `[study]` section."""
 
-    strategies: tuple[Literal[tuple(STRATEGIES)], ...] = Field(min_length=1)  # type: ignore[valid-type]
+    strategies: tuple[Literal[tuple(STRATEGIES)], ...] = Field(min_length=1, strict=False)  # type: ignore[valid-type]
     """Names of strategies; the first is what the others are compared with, unless random-regions is among them."""
-    seeds: tuple[Annotated[int, Field(ge=0, lt=2**53)], ...] = Field((1, 2, 3), min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**53)], ...] = Field((1, 2, 3), min_length=1, strict=False)
     """Campaigns of one seed share their seed set, so that strategies are compared in pairs."""
-    windows_px: tuple[int, ...] = ()
+    windows_px: tuple[int, ...] = Field((), strict=False)
     """Windows to run every strategy of regions with; empty: `acquisition.window_px` alone."""
     repeat: bool = True
     """Run the first strategy and seed twice: how much of a difference is noise."""
