@@ -1,93 +1,19 @@
 """What a campaign file may say: every key, its default, its range, and what goes together."""
 
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
+from cereals_core.data_settings import Data, Section
 from cereals_core.fusion import FUSIONS
 from cereals_core.grid import STRIDE_PX
 from cereals_core.location import Location, open_location
 from cereals_core.networks import NETWORKS
 from cereals_core.strategies import MEASURES, STRATEGIES, Cost, Unit
 
-
-class Section(BaseModel):
-    """A part of a settings file: unknown keys are mistakes, and so are values of another type, inf and NaN."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class _FilesOnDisk(Section):
-    root: Path = Field(strict=False)
-    """Folder of the data set, relative to the working directory; it may move between runs."""
-    scale: float = Field(1.0, gt=0, le=1)
-    """Images and truth are read at this share of their height and width."""
-    pool_split: str = "train"
-    eval_split: str = "val"
-    most_images: int | None = Field(None, gt=0)
-    """Read so many images of each split at most, drawn at random: to try a campaign out."""
-
-    def few(self, images: int) -> Self:
-        """Return a small data set like this one, which does without the pool: images for evaluation stand for it."""
-        return self.model_copy(update={"pool_split": self.eval_split, "most_images": images})
-
-    @property
-    def dial(self) -> str:
-        """The key, with its value, that makes images smaller."""
-        return f"scale = {self.scale:g}"
-
-
-class CocoData(_FilesOnDisk):
-    """`<root>/<split>.json` with COCO polygons and `<root>/images/`."""
-
-    format: Literal["coco"]
-    background: str = "background"
-    """Name of a class for pixels that no polygon covers; empty: such pixels are void."""
-
-
-class MasksData(_FilesOnDisk):
-    """CamVid's layout: `<root>/<split>.txt` of stems, `<root>/<split>/`, `<root>/<split>annot/`; clicks are traced."""
-
-    format: Literal["masks"]
-    class_names: tuple[str, ...] = Field(min_length=2, strict=False)
-    """Name of mask value 0, 1, ...; every other value is void."""
-    contour_epsilon_px: float = Field(1.5, ge=0)
-    """Tolerance of contour simplification (Douglas-Peucker)."""
-    speck_px: int = Field(16, ge=0)
-    """Connected components smaller than this cost no click."""
-    clicks_per_vertex: float = Field(1.0, gt=0, le=1000)
-    """Clicks that a traced vertex stands for; `cereals data clicks --traced` measures it where polygons are known."""
-
-
-class CityscapesData(_FilesOnDisk):
-    """`leftImg8bit/<split>/<city>/` and `gtFine/<split>/<city>/`; the 19 train ids."""
-
-    format: Literal["cityscapes"]
-
-
-class SyntheticData(Section):
-    """Street scenes drawn from a seed, with exact polygons; nothing is read from disk."""
-
-    format: Literal["synthetic"]
-    seed: int = Field(0, ge=0, lt=2**53)
-    pool_images: int = Field(gt=0, le=10**7)
-    eval_images: int = Field(gt=0, le=10**7)
-    height: int = Field(gt=31, le=2**14)
-    width: int = Field(gt=31, le=2**14)
-    most_images: ClassVar[None] = None
-
-    def few(self, images: int) -> Self:
-        """Return a small data set like this one, of other scenes."""
-        return self.model_copy(update={"seed": self.seed + 1, "pool_images": images, "eval_images": images})
-
-    @property
-    def dial(self) -> str:
-        """The key, with its value, that makes images smaller."""
-        return f"height = {self.height}"
-
-
-Data = Annotated[CocoData | MasksData | CityscapesData | SyntheticData, Field(discriminator="format")]
+ADDRESS = r"(tcp|tls|ucx|ws|wss)://\S+"
+"""Addresses of Dask schedulers."""
 
 
 class Model(Section):
@@ -218,7 +144,7 @@ class Compute(Section):
     """How the work is done; nothing here decides what comes of it, and all may be changed between runs."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    cluster: str = Field("auto", pattern=r"^(auto|none|local|(tcp|tls|ucx|ws|wss)://\S+)$")
+    cluster: str = Field("auto", pattern=f"^(auto|none|local|{ADDRESS})$")
     """Where stages run. "none": in the process of the campaign; "local": on Dask workers of this machine, one for each
     CUDA device and one for all else; an address: on those of a Dask scheduler; "auto": "local" if there are several
     CUDA devices, else "none"."""
@@ -233,7 +159,7 @@ class SettingsFile(Section):
 
     home: ClassVar[str]
     """Name of the folder, in the working directory, for what gives no folder of its own."""
-    name: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")
+    name: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=200)
     """Lower case letters, digits and dashes: it names flow runs and artifacts."""
     folder: Location | None = None
     """Where it is kept: a folder, or a prefix of an object store (`s3://bucket/prefix`); absent: `<home>/<name>`."""

@@ -6,8 +6,9 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import ValidationError
 
+from cereals_core.data_settings import Data, Section
 from cereals_core.errors import SettingsError
-from cereals_core.settings import CampaignSettings, Data, Section
+from cereals_core.settings import CampaignSettings
 from cereals_core.study_settings import StudySettings
 
 Settings = TypeVar("Settings", bound=Section)

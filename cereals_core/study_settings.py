@@ -4,7 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from cereals_core.settings import CampaignSettings, Section, SettingsFile
+from cereals_core.data_settings import Section
+from cereals_core.settings import CampaignSettings, SettingsFile
 from cereals_core.strategies import STRATEGIES
 
 FULL_LABELS = "full-labels"

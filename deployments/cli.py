@@ -3,11 +3,11 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
-from cereals_core.errors import CerealsError
+from cereals_core.errors import CerealsError, SettingsError
 from deployments.data_commands import data
 from deployments.environment import prepare_environment
 from deployments.services_commands import down, up
@@ -79,6 +79,10 @@ def replay(
     from tasks import replay as replays
     from tasks.store.layout import Campaign
 
+    if to is not None and (to.is_dir() or not to.parent.is_dir()):
+        raise SettingsError(
+            f"--to {to}: {'is a folder' if to.is_dir() else f'there is no folder {to.parent}'}; name a file"
+        )
     settings = read_settings(file)
     campaign = started(Campaign(settings.path, settings), file)
     base = campaign.settings.acquisition
@@ -172,5 +176,13 @@ def main() -> None:
         with told_to(Terminal()):
             app()
     except CerealsError as error:
-        typer.echo(f"cereals: {error}", err=True)
-        sys.exit(1)
+        _fail(str(error))
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _fail(f"{error.filename}: {error.strerror}; look at the path, the disk and its permissions")
+
+
+def _fail(message: str) -> NoReturn:
+    typer.echo(f"cereals: {message}", err=True)
+    sys.exit(1)

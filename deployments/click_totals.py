@@ -4,10 +4,11 @@ from collections import Counter
 from collections.abc import Iterator
 from textwrap import indent
 
+from cereals_core.data_settings import MasksData, SyntheticData
 from cereals_core.datasets import open_truth
 from cereals_core.datasets.click_totals import ClickTotals, count_clicks, quantiles
 from cereals_core.errors import SettingsError
-from cereals_core.settings import CampaignSettings, MasksData, SyntheticData
+from cereals_core.settings import CampaignSettings
 from tasks.pages.text import table
 from tasks.pages.wording import clicks
 from tasks.pool import SPLITS

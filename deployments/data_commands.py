@@ -16,10 +16,14 @@ def check(file: CampaignFile) -> None:
     """Read every image and its truth once, and list all that is broken."""
     prepare_environment()
     from cereals_core.settings_files import read_settings
-    from tasks.pool import examine
+    from tasks.pages.wording import in_both
+    from tasks.pool import examine, images_in_both
 
-    for split, images in examine(read_settings(file)).items():
+    found = examine(read_settings(file))
+    for split, images in found.items():
         typer.echo(f"{split}: {len(images)} images, no problems")
+    if warning := in_both(images_in_both(found)):
+        typer.echo(warning)
 
 
 @data.command()
@@ -49,8 +53,8 @@ def synth(
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
     """Draw synthetic streets with exact polygons, in Cityscapes' layout."""
+    from cereals_core.data_settings import SyntheticData
     from cereals_core.datasets.synthetic import write_cityscapes_layout
-    from cereals_core.settings import SyntheticData
     from tasks.telling.progress import track
 
     streets = SyntheticData(

@@ -1,6 +1,7 @@
 """`cereals worker`: this host's workers for a Dask scheduler."""
 
 import asyncio
+import re
 import socket
 from contextlib import AsyncExitStack
 from urllib.parse import urlsplit
@@ -8,6 +9,7 @@ from urllib.parse import urlsplit
 from distributed.utils import get_ip
 
 from cereals_core.errors import WorkersError
+from cereals_core.settings import ADDRESS
 from tasks.running.workers import worker_specs
 
 CONNECT_S = 30.0
@@ -20,6 +22,8 @@ def serve_workers(address: str) -> None:
 
 async def _serve(address: str) -> None:
     host = socket.gethostname()
+    if not re.fullmatch(ADDRESS, address):
+        raise WorkersError(f"{address}: no address of a Dask scheduler, such as tcp://10.0.0.1:8786; correct it")
     specs = worker_specs(host=get_ip(urlsplit(address).hostname or ""))
     async with AsyncExitStack() as stack:
         try:

@@ -12,7 +12,7 @@ from flows.round import Given, run_round
 from tasks.forecast.needs import refuse_unaffordable
 from tasks.mapping import true_cost_map
 from tasks.oracle import seed_set
-from tasks.pool import check_pool
+from tasks.pool import check_pool, refuse_changed
 from tasks.pretrained import pretrained
 from tasks.reporting import copy_ledger, report_campaign, tell_round
 from tasks.running.opening import open_campaign, writing
@@ -51,6 +51,7 @@ def begin(campaign: Campaign) -> tuple[Given, Product]:
     settings = campaign.settings
     weights = pretrained(campaign) if pretrained.wanted(settings) else None
     pool = check_pool(campaign)
+    refuse_changed(campaign, pool)
     refuse_unaffordable(campaign, pool)
     ledger = seed_set(campaign, pool=pool)
     true_cost = true_cost_map(campaign, pool=pool) if true_cost_map.wanted(settings) else None

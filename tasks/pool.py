@@ -1,16 +1,19 @@
 """pool: every image and its truth read once, before anything is spent; and the list of the pool's images."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
+from itertools import chain
 from typing import Literal
 
 from cereals_core.datasets import open_truth
-from cereals_core.datasets.check import ImageInfo, check
+from cereals_core.datasets.check import ImageInfo, check, nothing_to_learn
+from cereals_core.datasets.stamps import Stamp, change_of, stamp_of
 from cereals_core.errors import DataError
 from cereals_core.settings import CampaignSettings
 from cereals_core.workload import Workload
+from tasks.pages.wording import plural
 from tasks.running.device import cpu_threads
 from tasks.running.stage import stage
 from tasks.running.takes import Takes
@@ -22,6 +25,7 @@ from tasks.store.products import Product
 from tasks.telling.progress import Tracker, track
 
 SPLITS: tuple[Literal["pool"], Literal["eval"]] = ("pool", "eval")
+MOST_LISTED = 20
 Track = Callable[[int, str], AbstractContextManager[Tracker]]
 """Follows so many units of work."""
 
@@ -35,11 +39,17 @@ def examine(settings: CampaignSettings, tracked: Track | None = None) -> dict[st
         sum(len(each.image_ids) for each in datasets.values()), "images"
     ) as advance:
         for split, dataset in datasets.items():
-            infos[split], found = check(dataset, advance, cpu_threads(settings.compute))
-            problems += found
+            infos[split], found = check(dataset, advance, cpu_threads(settings.compute), settings.data.root)
+            problems += found or [f"{split}: {each}" for each in nothing_to_learn(infos[split])]
     if problems:
         raise DataError(f"{len(problems)} problems in the data; correct them and run again\n" + "\n".join(problems))
     return infos
+
+
+def images_in_both(infos: Mapping[str, Sequence[ImageInfo]]) -> int:
+    """Count the images for evaluation whose picture is in the pool too, byte for byte."""
+    pictures = {split: [info.stamps[0].digest for info in infos[split] if info.stamps] for split in SPLITS}
+    return sum(digest in set(pictures["pool"]) for digest in pictures["eval"])
 
 
 @stage(
@@ -47,25 +57,60 @@ def examine(settings: CampaignSettings, tracked: Track | None = None) -> dict[st
     version=1,
     depends_on=("data",),
     takes=Takes(units=lambda load, number: load.images + load.eval_images),
-    note=lambda facts: f"{facts['images']:,} images to ask of, {facts['eval_images']:,} to evaluate on",
+    note=lambda facts: (
+        f"{facts['images']:,} images to ask of, {facts['eval_images']:,} to evaluate on"
+        + (f", {plural(facts['in_both'], 'image')} in both" if facts["in_both"] else "")
+    ),
 )
 def check_pool(work: Work) -> None:
-    """Check the data, and list the pool."""
+    """Check the data, and list the pool and the files of both splits."""
     settings = work.campaign.settings
     infos = examine(settings, work.track)
     rows: Counter[str] = Counter()
     table = []
     for info in infos["pool"]:
         group = group_name(info.height, info.width)
-        table.append({**vars(info), "group": group, "row": rows[group]})
+        size = {"height": info.height, "width": info.width}
+        table.append({"image_id": info.image_id, **size, "group": group, "row": rows[group]})
         rows[group] += 1
     tables.POOL.write(work.folder, table)
+    tables.FILES.write(work.folder, _files(settings, infos))
     work.facts.update(
         images=len(table),
         pixels=sum(info.height * info.width for info in infos["pool"]),
         eval_images=len(infos["eval"]),
         class_names=list(open_truth(settings.data, "pool").class_names),
+        in_both=images_in_both(infos),
     )
+
+
+def _files(settings: CampaignSettings, infos: Mapping[str, Sequence[ImageInfo]]) -> list[dict[str, object]]:
+    root = settings.data.root
+    if root is None:
+        return []
+    rows = []
+    for split in SPLITS:
+        index = (stamp_of(file, root) for file in open_truth(settings.data, split).index_files)
+        stamps = chain(index, *(info.stamps for info in infos[split]))
+        rows += [{"split": split, **stamp._asdict()} for stamp in stamps]
+    return rows
+
+
+def refuse_changed(campaign: Campaign, pool: Product) -> None:
+    """Raise DataError when files of the data set are not those that the campaign was started with."""
+    root = campaign.settings.data.root
+    if root is None or not (pool / tables.FILES.file).exists():  # of an earlier version
+        return
+    rows = (row for part in tables.FILES.parts(pool) for row in part.drop_columns("split").to_pylist())
+    stamps = (Stamp(**row) for row in rows)
+    changes = list(filter(None, (change_of(stamp, root) for stamp in stamps)))
+    if changes:
+        listed = "".join(f"\n  {each}" for each in changes[:MOST_LISTED])
+        more = f"\n  and {len(changes) - MOST_LISTED} more" if len(changes) > MOST_LISTED else ""
+        raise DataError(
+            f"{campaign.folder}: {plural(len(changes), 'file')} of the data set changed since the campaign was "
+            f"started; restore them, or start another with another name or folder{listed}{more}"
+        )
 
 
 def workload_of(campaign: Campaign, pool: Product) -> Workload:

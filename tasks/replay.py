@@ -12,7 +12,7 @@ from tasks.oracle import best_queries
 from tasks.region_maps import Regions, Scales
 from tasks.scoring import Proposing
 from tasks.store import tables
-from tasks.store.history import ledger_before, maps_of, product_of
+from tasks.store.history import finished_rounds, ledger_before, maps_of, product_of
 from tasks.store.layout import Campaign
 from tasks.store.ledger import Ledger, Row, box_of, by_image
 from tasks.store.pool import open_pool
@@ -99,7 +99,10 @@ def _name(base: Acquisition, changed: dict[str, Any]) -> str:
 
 def replay(campaign: Campaign, number: int, wanted: Sequence[Variant]) -> Iterator[Reselection]:
     """Choose the round's queries again, once for each variant; region maps of a window are scaled once."""
-    settings = campaign.settings
+    settings, rounds = campaign.settings, finished_rounds(campaign)
+    if number not in rounds:
+        have = f"rounds 0 to {rounds[-1]} have" if rounds else "none has yet"
+        raise SettingsError(f"{campaign.folder}: round {number} has not asked; {have}")
     asked = tables.QUERIES.read(product_of(campaign, "oracle-query", number)).to_pylist()
     pool = open_pool(campaign, product_of(campaign, "pool", None))
     ledger, maps = Ledger(ledger_before(campaign, number)), maps_of(campaign, number)

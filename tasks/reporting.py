@@ -108,6 +108,7 @@ def round_facts(campaign: Campaign, number: int, reason: str | None) -> RoundFac
         cost_samples=_cost_samples(campaign, number),
         rounds=stop.rounds,
         target_miou=stop.target_miou,
+        images_in_both=pool.facts.get("in_both", 0),
     )
 
 

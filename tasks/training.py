@@ -35,6 +35,7 @@ from tasks.store.storage import read_whole, written_whole
 
 CHECKPOINT = "checkpoint.pt"
 CHECKPOINT_EVERY_S = 60.0
+Weights = dict[str, torch.Tensor]
 HASH_BYTES = 32
 """Length of the SHA-256 that a checkpoint starts with."""
 
@@ -63,7 +64,7 @@ def train_seg(work: Work, pool: Product, ledger: Product, pretrained: Product | 
     model = build_network(work.campaign.settings.model, len(pool.facts["class_names"]))
     _initialise(work, model)
     if pretrained is not None:
-        load_pretrained(model, _weights(pretrained))
+        load_into(model, pretrained, load_pretrained)
     _train(work, model, segmentation_loss, _samples(work, pool, LabelTarget))
 
 
@@ -88,33 +89,44 @@ def train_cost(work: Work, pool: Product, ledger: Product, model: Product) -> No
 
 
 def load_model(settings: CampaignSettings, outputs: int, product: Product) -> Network:
-    """Load the segmentation network that a product of train-seg holds, on the CPU."""
+    """Load the segmentation network that a product of train-seg holds, on the CPU; ProductError as for `load_into`."""
     model = build_network(settings.model, outputs)
-    model.load_state_dict(_weights(product))
+    load_into(model, product)
     return model
 
 
 def load_cost_model(settings: CampaignSettings, product: Product) -> FCN8s:
-    """Load the cost network that a product of train-cost holds, on the CPU."""
+    """Load the cost network that a product of train-cost holds, on the CPU; ProductError as for `load_into`."""
     model = build_cost_network(settings.model)
-    model.load_state_dict(_weights(product))
+    load_into(model, product)
     return model
 
 
-def _weights(product: Product) -> dict[str, torch.Tensor]:
-    """Load the weights of a product; ProductError when they are damaged (in an object store finding hashes none)."""
+def load_into(model: Network, product: Product, load: Callable[[Network, Weights], object] | None = None) -> None:
+    """Load the weights of a product into a network; ProductError when they are damaged, or those of another network."""
     file = product / WEIGHTS
-    if is_on_disk(file):
-        with file.open("rb") as stream:
-            return torch.load(stream, map_location="cpu", weights_only=True)
-    content = BytesIO(read_whole(file))
     try:
-        if ZipFile(content).testzip() is not None:  # torch does not look at checksums
-            raise BadZipFile("a checksum differs")
-        content.seek(0)
-        return torch.load(content, map_location="cpu", weights_only=True)
+        weights = torch.load(_checked(file), map_location="cpu", weights_only=True)
+        if load is None:
+            model.load_state_dict(weights)
+        else:
+            load(model, weights)
     except Exception as error:  # noqa: BLE001  (damaged files fail in many ways)
-        raise ProductError(f"{file}: not readable ({error}); remove {product.folder} and run again") from None
+        told = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ProductError(
+            f"{file}: no weights of this network ({told}); remove {product.folder} and run again"
+        ) from None
+
+
+def _checked(file: Path) -> BytesIO | Path:
+    """Return what torch may load; in an object store, where finding a product hashes none, checksums are compared."""
+    if is_on_disk(file):
+        return file
+    content = BytesIO(read_whole(file))
+    if ZipFile(content).testzip() is not None:  # torch does not look at checksums
+        raise BadZipFile("a checksum differs")
+    content.seek(0)
+    return content
 
 
 def _initialise(work: Work, model: Network) -> None:
@@ -201,7 +213,10 @@ def _save_checkpoint(trainer: Trainer, checkpoint: Path) -> None:
 
 
 def _restore(trainer: Trainer, checkpoint: Path) -> None:
-    """Go on from a checkpoint if a whole one is there; a damaged one is removed and training starts again."""
+    """Go on from a checkpoint if a whole one is there; a damaged one is removed and training starts again.
+
+    ProductError for one that is whole and of another training, which is removed as well.
+    """
     try:
         with checkpoint.open("rb") as stream:
             digest = stream.read(HASH_BYTES)
@@ -211,4 +226,8 @@ def _restore(trainer: Trainer, checkpoint: Path) -> None:
                 return
     except FileNotFoundError:
         return
+    except Exception as error:  # noqa: BLE001  (what it holds may be anything)
+        checkpoint.unlink()
+        told = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ProductError(f"{checkpoint}: of another training ({told}), and removed; run again") from None
     checkpoint.unlink()

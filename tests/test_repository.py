@@ -15,7 +15,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from cereals_core.settings import CampaignSettings, CityscapesData, CocoData, MasksData, SyntheticData
+from cereals_core.data_settings import CityscapesData, CocoData, MasksData, SyntheticData
+from cereals_core.settings import CampaignSettings
 from cereals_core.settings_files import read_either
 from cereals_core.study_settings import StudySettings
 from deployments.cli import app

@@ -2,13 +2,13 @@
 
 from typing import Any
 
+from cereals_core.data_settings import CityscapesData, CocoData, Data, MasksData, SyntheticData
 from cereals_core.datasets.base import Dataset, ImagesOnly, ImageSource, Part
 from cereals_core.datasets.cityscapes import CityscapesImages
 from cereals_core.datasets.coco import CocoImages
 from cereals_core.datasets.files import Split
 from cereals_core.datasets.masks import MaskImages
 from cereals_core.datasets.synthetic import SyntheticStreets
-from cereals_core.settings import CityscapesData, CocoData, Data, MasksData, SyntheticData
 
 _READERS: dict[type[Data], Any] = {
     CocoData: CocoImages,

@@ -1,6 +1,7 @@
 """What every data set offers: images for all, truth for the oracle and for evaluation only."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -34,6 +35,15 @@ class Dataset(ImageSource, Protocol):
         """Read one image's labels and clicks. DataError names the file."""
         ...
 
+    def files(self, image_id: str) -> Sequence[Path]:
+        """List the files of one image: its own, then those of its truth; none where nothing is read from disk."""
+        ...
+
+    @property
+    def index_files(self) -> Sequence[Path]:
+        """Files that say which images there are, or hold the truth of all."""
+        ...
+
 
 class ImagesOnly:
     """The images of a data set, cut off from its truth."""
@@ -47,5 +57,6 @@ class Part:
 
     def __init__(self, dataset: Dataset, most: int) -> None:
         self.class_names, self.image, self.truth = dataset.class_names, dataset.image, dataset.truth
+        self.files, self.index_files = dataset.files, dataset.index_files
         order = rng(0, "part").permutation(len(dataset.image_ids))
         self.image_ids = sorted(dataset.image_ids[index] for index in order[:most])

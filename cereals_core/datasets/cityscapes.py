@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from cereals_core.data_settings import CityscapesData
 from cereals_core.datasets.files import (
     Split,
     read_image,
@@ -21,7 +22,6 @@ from cereals_core.datasets.files import (
 from cereals_core.datasets.polygons import Polygon, Ring, vertex_clicks
 from cereals_core.errors import DataError
 from cereals_core.grid import VOID
-from cereals_core.settings import CityscapesData
 from cereals_core.shapes import UInt8
 from cereals_core.truth import Truth
 
@@ -68,7 +68,7 @@ class CityscapesImages:
         self._truth_folder = data.root / "gtFine" / name
         folder = data.root / "leftImg8bit" / name
         files = sorted(folder.glob(f"*/*{_IMAGE_SUFFIX}"))
-        self.class_names = tuple(LABEL_IDS)
+        self.class_names, self.index_files = tuple(LABEL_IDS), list[Path]()
         self._files = {file.name.removesuffix(_IMAGE_SUFFIX): file for file in files}
         self.image_ids = sorted(self._files)
         problems = repeated_ids(folder, (file.name.removesuffix(_IMAGE_SUFFIX) for file in files))
@@ -82,10 +82,15 @@ class CityscapesImages:
 
     def truth(self, image_id: str) -> Truth:
         """Read one image's label ids as train ids, and the vertices of its polygons."""
-        folder = self._truth_folder / self._files[image_id].parent.name
-        labels = _TRAIN_IDS[read_mask(folder / f"{image_id}{_LABELS_SUFFIX}")]
-        clicks = vertex_clicks(_rings(folder / f"{image_id}{_POLYGONS_SUFFIX}"))
-        return scaled_truth(Truth(labels, clicks), self._scale)
+        _, labels, polygons = self.files(image_id)
+        clicks = vertex_clicks(_rings(polygons))
+        return scaled_truth(Truth(_TRAIN_IDS[read_mask(labels)], clicks), self._scale)
+
+    def files(self, image_id: str) -> list[Path]:
+        """List the image's picture, label ids and polygons."""
+        picture = self._files[image_id]
+        folder = self._truth_folder / picture.parent.name
+        return [picture, *(folder / f"{image_id}{suffix}" for suffix in (_LABELS_SUFFIX, _POLYGONS_SUFFIX))]
 
 
 def _rings(file: Path) -> list[Ring]:

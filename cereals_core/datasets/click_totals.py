@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from cereals_core.clicks import RegionCost, region_cost
+from cereals_core.data_settings import MasksData
 from cereals_core.datasets.base import Dataset
 from cereals_core.datasets.masks import trace_clicks
 from cereals_core.grid import Box
-from cereals_core.settings import MasksData
 
 _EPSILON_PX: float = MasksData.model_fields["contour_epsilon_px"].default
 _SPECK_PX: int = MasksData.model_fields["speck_px"].default

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from cereals_core.data_settings import CocoData
 from cereals_core.datasets.files import Split, read_image, read_json, refuse, repeated_ids, scaled_truth, split_name
 from cereals_core.datasets.polygons import Polygon, Ring, polygon_truth
 from cereals_core.errors import DataError
 from cereals_core.grid import VOID
-from cereals_core.settings import CocoData
 from cereals_core.shapes import UInt8
 from cereals_core.truth import Truth
 
@@ -48,6 +48,15 @@ class CocoImages:
         entry = self._entries[image_id]
         shape = int(entry["height"]), int(entry["width"])
         return scaled_truth(polygon_truth(self._polygons[entry["id"]], shape, self._background), self._scale)
+
+    def files(self, image_id: str) -> list[Path]:
+        """List the image's file."""
+        return [self._folder / self._entries[image_id]["file_name"]]
+
+    @property
+    def index_files(self) -> list[Path]:
+        """The JSON file, which holds all truth."""
+        return [self._file]
 
     def _index_problems(self, index: dict[str, Any]) -> list[str]:
         problems = repeated_ids(self._file, (Path(entry["file_name"]).stem for entry in index["images"]))

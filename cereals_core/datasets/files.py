@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from cereals_core.data_settings import CityscapesData, CocoData, MasksData
 from cereals_core.errors import DataError
-from cereals_core.settings import CityscapesData, CocoData, MasksData
 from cereals_core.shapes import UInt8
 from cereals_core.truth import Truth
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from cereals_core.data_settings import MasksData
 from cereals_core.datasets.files import (
     Split,
     read_image,
@@ -17,7 +18,6 @@ from cereals_core.datasets.files import (
 )
 from cereals_core.errors import DataError
 from cereals_core.grid import VOID
-from cereals_core.settings import MasksData
 from cereals_core.shapes import Float32, UInt8
 from cereals_core.truth import Truth
 
@@ -32,6 +32,7 @@ class MaskImages:
         name = split_name(data, split)
         stems = data.root / f"{name}.txt"
         self._data, self._images, self._masks = data, data.root / name, data.root / f"{name}annot"
+        self.index_files = [stems]
         self.class_names = data.class_names
         self.image_ids = sorted(line.strip() for line in read_text(stems).splitlines() if line.strip())
         problems = repeated_ids(stems, self.image_ids)
@@ -45,11 +46,18 @@ class MaskImages:
 
     def truth(self, image_id: str) -> Truth:
         """Read one mask and trace its contours at full size; each vertex weighs `clicks_per_vertex` times as much."""
-        mask = read_mask(self._masks / f"{image_id}.png")
+        mask = read_mask(self._mask(image_id))
         labels = np.where(mask < len(self.class_names), mask, VOID).astype(np.uint8)
         clicks = trace_clicks(labels, self._data.contour_epsilon_px, self._data.speck_px)
         clicks[:, 2] *= self._data.clicks_per_vertex
         return scaled_truth(Truth(labels, clicks), self._data.scale)
+
+    def files(self, image_id: str) -> list[Path]:
+        """List the image's picture and mask."""
+        return [_picture(self._images, image_id), self._mask(image_id)]
+
+    def _mask(self, image_id: str) -> Path:
+        return self._masks / f"{image_id}.png"
 
 
 def trace_clicks(labels: UInt8[np.ndarray, "h w"], epsilon_px: float, speck_px: int) -> Float32[np.ndarray, "clicks 3"]:

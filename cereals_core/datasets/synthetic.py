@@ -12,13 +12,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from cereals_core.data_settings import SyntheticData
 from cereals_core.datasets.cityscapes import Frame, write_frame
 from cereals_core.datasets.files import Split
 from cereals_core.datasets.polygons import Polygon, Ring, fill, polygon_truth
 from cereals_core.errors import DataError
 from cereals_core.grid import VOID
 from cereals_core.seeding import rng
-from cereals_core.settings import SyntheticData
 from cereals_core.shapes import Float64, Int16, Real, UInt8
 from cereals_core.truth import Truth
 
@@ -75,6 +75,11 @@ class SyntheticStreets:
         count = data.pool_images if split == "pool" else data.eval_images
         self.image_ids = [f"{split}-{number:06d}" for number in range(count)]
         self.class_names, self._seed, self._size = CLASS_NAMES, data.seed, (data.height, data.width)
+        self.index_files: list[Path] = []
+
+    def files(self, image_id: str) -> list[Path]:
+        """List no file: scenes are drawn."""
+        return []
 
     def image(self, image_id: str) -> UInt8[np.ndarray, "h w 3"]:
         """Draw one RGB image."""
@@ -287,8 +292,8 @@ def write_cityscapes_layout(data: SyntheticData, folder: Path, on_image: Callabl
 
     Pictures, label ids and polygons; `on_image` is called after each image. DataError if `folder` holds something.
     """
-    if folder.exists() and any(folder.iterdir()):
-        raise DataError(f"{folder}: not empty; remove what it holds or name another folder")
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise DataError(f"{folder}: {'not empty' if folder.is_dir() else 'a file'}; remove it or name another folder")
     splits: dict[Split, str] = {"pool": "train", "eval": "val"}
     for split, name in splits.items():
         streets = SyntheticStreets(data, split)

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
+from cereals_core.data_settings import SyntheticData
 from cereals_core.datasets import open_images
 from cereals_core.datasets.base import ImageSource
 from cereals_core.seeding import rng
-from cereals_core.settings import CampaignSettings, Stop, SyntheticData
+from cereals_core.settings import CampaignSettings, Stop
 from cereals_core.workload import Size, Workload
 from tasks.forecast.times import Paces
 from tasks.stages import runs_of

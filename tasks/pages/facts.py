@@ -80,6 +80,7 @@ class RoundFacts:
     round's model was trained; `stop_reason`: why nothing more is asked, a clause without a full stop; `unit`: what a
     query is, "region" or "image"; `upper_bound`: whether regions are chosen by the true clicks of the pool;
     `cost_samples`: none where no cost is learned; `rounds`: how many rounds of queries are planned, None if unknown;
+    `images_in_both`: images for evaluation that are in the pool too;
     `links`: addresses of further pages by what they are called.
     """
 
@@ -99,6 +100,7 @@ class RoundFacts:
     cost_samples: Sequence[CostSample] = ()
     rounds: int | None = None
     target_miou: float | None = None
+    images_in_both: int = 0
     links: Mapping[str, str] = field(default_factory=dict)
 
     @property

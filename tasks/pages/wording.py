@@ -120,9 +120,14 @@ def sentences(facts: RoundFacts) -> list[str]:
         f"{facts.images_touched:,} of {plural(facts.pool_images, 'image')}), "
         f"the model reaches mIoU {number(point.miou)}{gained(facts)}."
     )
-    return [
-        each for each in (trained, _asked(facts), _stopped(facts), UPPER_BOUND if facts.upper_bound else "") if each
-    ]
+    bound = UPPER_BOUND if facts.upper_bound else ""
+    return [each for each in (trained, _asked(facts), _stopped(facts), in_both(facts.images_in_both), bound) if each]
+
+
+def in_both(images: int) -> str:
+    """Warn of images that are in both splits; empty if there are none."""
+    those = "1 image for evaluation is" if images == 1 else f"{images:,} images for evaluation are"
+    return f"{those} in the pool too: the mIoU tells too much." if images else ""
 
 
 def _asked(facts: RoundFacts) -> str:

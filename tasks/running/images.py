@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from cereals_core.data_settings import Data
 from cereals_core.datasets import open_images
 from cereals_core.datasets.base import ImageSource
-from cereals_core.settings import Data
 from cereals_core.training import Image, Sample
 from tasks.running.memory import available_bytes
 from tasks.running.prefetch import prefetched

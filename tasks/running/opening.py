@@ -40,8 +40,9 @@ def open_campaign(settings: CampaignSettings, shared: Path | None = None) -> Cam
 def _started_with(file: Path) -> CampaignSettings:
     try:
         raw = json.loads(file.read_text())
-    except ValueError as error:
-        raise SettingsError(f"{file}: not valid JSON ({error}); restore it, or {_REMOVE}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        problem = error.strerror if isinstance(error, OSError) else f"not valid JSON ({error})"
+        raise SettingsError(f"{file}: {problem}; restore it, or {_REMOVE}") from None
     try:
         return parse_settings(raw, str(file))
     except SettingsError as error:

@@ -59,7 +59,7 @@ class Campaign(Place):
 
     def rounds(self) -> list[int]:
         """List the numbers of the rounds that have a folder, ascending."""
-        return sorted(int(name) for name in names_in(self.folder / "rounds") if name.isdigit())
+        return sorted(int(name) for name in names_in(self.folder / "rounds") if name.isascii() and name.isdigit())
 
     @property
     def parents(self) -> list[Path]:

@@ -84,6 +84,9 @@ _BOX = {"y": INT32, "x": INT32, "height": INT32, "width": INT32}
 POOL = Table("pool.parquet", image_id=TEXT, height=INT32, width=INT32, group=TEXT, row=INT32)
 """Images of the pool in the order of their ids; `group` and `row` say where each one's maps are."""
 
+FILES = Table("files.parquet", split=TEXT, file=TEXT, size_bytes=INT64, modified_ns=INT64, digest=pa.binary())
+"""Files of both splits as they were: path below the data set's root, size, last change, BLAKE2b of the content."""
+
 LEDGER = Table(
     "ledger.parquet",
     round=INT32,

@@ -16,6 +16,7 @@ from measure import forward_flops, keep, side_by_side, this_machine
 from plain_round import clicks_of, labels_of, plain_round, train
 from prefect import flow
 
+from cereals_core.data_settings import SyntheticData
 from cereals_core.datasets import open_images, open_truth
 from cereals_core.datasets.synthetic import write_cityscapes_layout
 from cereals_core.evaluation import confusion
@@ -25,7 +26,7 @@ from cereals_core.models.build import build_cost_network, build_network
 from cereals_core.models.dropout import draw_masks
 from cereals_core.oracle import answer
 from cereals_core.seeding import rng
-from cereals_core.settings import CampaignSettings, SyntheticData
+from cereals_core.settings import CampaignSettings
 from cereals_core.settings_files import parse_settings
 from cereals_core.training import cost_loss, segmentation_loss
 from flows.round import Given, run_round

@@ -10,13 +10,13 @@ from checkout import SHARED_DATA
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cereals_core.data_settings import CocoData, MasksData
 from cereals_core.datasets import open_truth
-from cereals_core.datasets.check import ImageInfo, check
+from cereals_core.datasets.check import check
 from cereals_core.datasets.files import read_image, read_mask, scaled_truth
 from cereals_core.datasets.polygons import Polygon, polygon_truth
 from cereals_core.errors import DataError
 from cereals_core.grid import VOID
-from cereals_core.settings import CocoData, MasksData
 from cereals_core.truth import Truth
 
 REAL = SHARED_DATA
@@ -244,7 +244,7 @@ def test_check_reports_sizes_and_every_problem(tmp_path: Path) -> None:
     dataset = open_truth(write_coco(tmp_path, index), "pool")
     seen: list[None] = []
     infos, problems = check(dataset, lambda: seen.append(None), threads=2)
-    assert infos == [ImageInfo("a", 40, 60), ImageInfo("b", 40, 60)]
+    assert [(info.image_id, info.height, info.width) for info in infos] == [("a", 40, 60), ("b", 40, 60)]
     assert len(seen) == 3
     assert problems[0].startswith("b: image of 40 x 60 but truth of 40 x 61 px")
     assert "c.png: No such file" in problems[1]

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cereals_core.data_settings import CityscapesData, SyntheticData
 from cereals_core.datasets import open_truth
 from cereals_core.datasets.cityscapes import LABEL_IDS
 from cereals_core.datasets.files import Split
 from cereals_core.datasets.synthetic import CLASS_NAMES, SyntheticStreets, write_cityscapes_layout
 from cereals_core.errors import DataError
 from cereals_core.grid import VOID
-from cereals_core.settings import CityscapesData, SyntheticData
 
 
 def streets(seed: int = 0, height: int = 64, width: int = 128, split: Split = "pool") -> SyntheticStreets:

@@ -31,8 +31,9 @@ from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools.validation import validate
 from small_campaign import small_settings
 
+from cereals_core.data_settings import SyntheticData
 from cereals_core.datasets.synthetic import write_cityscapes_layout
-from cereals_core.settings import CampaignSettings, SyntheticData
+from cereals_core.settings import CampaignSettings
 from cereals_core.settings_files import parse_settings, read_either
 from tasks.running.lock import locked
 

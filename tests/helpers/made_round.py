@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow as pa
 from scipy import ndimage
 
+from cereals_core.data_settings import SyntheticData
 from cereals_core.grid import map_shape
 from cereals_core.information import quantise
 from cereals_core.seeding import rng
-from cereals_core.settings import SyntheticData
 from cereals_core.settings_files import parse_settings
 from tasks.running.stage import SEED_ROUND, Stage
 from tasks.running.work import Work

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from cereals_core.data_settings import SyntheticData
 from cereals_core.errors import DataError
 from cereals_core.seeding import rng
-from cereals_core.settings import SyntheticData
 from tasks.running import images
 from tasks.running.images import KEPT_SHARE, LabelledImages, kept_at_most_bytes, pool_images
 from tasks.store.products import Product

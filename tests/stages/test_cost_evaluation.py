@@ -13,12 +13,13 @@ from one_image import OneByOne
 from small_campaign import small_settings
 
 from cereals_core.clicks import region_cost
+from cereals_core.data_settings import Data
 from cereals_core.datasets import open_truth
 from cereals_core.datasets.base import Dataset
 from cereals_core.grid import Box
 from cereals_core.models.build import build_cost_network
 from cereals_core.prediction import Predictor
-from cereals_core.settings import CampaignSettings, Data
+from cereals_core.settings import CampaignSettings
 from tasks import cost_evaluation, reporting
 from tasks.cost_evaluation import evaluate_cost
 from tasks.running.work import Work

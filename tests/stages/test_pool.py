@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ class TwoSizes:
 
     class_names = ("road", "car")
     image_ids = ("a", "b", "c")
+    index_files = ()
 
     def __init__(self, broken: bool) -> None:
         self.broken = broken
@@ -36,10 +38,13 @@ class TwoSizes:
             raise DataError("b.png: not an image; replace it")
         return np.zeros((24, 40, 3) if image_id == "b" else (32, 40, 3), np.uint8)
 
+    def files(self, image_id: str) -> list[Path]:
+        return []
+
     def truth(self, image_id: str) -> Truth:
         height, width = self.image(image_id).shape[:2]
         return Truth(
-            np.zeros((height, width + (self.broken and image_id == "c")), np.uint8), np.zeros((0, 3), np.float32)
+            np.zeros((height, width + (self.broken and image_id == "c")), np.uint8), np.ones((1, 3), np.float32)
         )
 
 
@@ -64,7 +69,7 @@ def test_the_pool_lists_images_by_size(small: CampaignSettings, monkeypatch: pyt
         "group": ["32x40", "24x40", "32x40"],
         "row": [0, 0, 1],
     }
-    told = {"images": 3, "pixels": 3520, "eval_images": 3, "class_names": ["road", "car"]}
+    told = {"images": 3, "pixels": 3520, "eval_images": 3, "class_names": ["road", "car"], "in_both": 0}
     assert work.facts == told | {"units": 6, "units_s": work.facts["units_s"]}
     assert json.loads(json.dumps(work.facts)) == work.facts
     pool = open_pool(work.campaign, product_of(work))
