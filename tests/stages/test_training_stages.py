@@ -9,7 +9,7 @@ from small_campaign import small_settings
 from torch import Tensor, nn
 from torchvision_there import models
 
-from cereals_core.errors import SettingsError
+from cereals_core.errors import ProductError, SettingsError
 from cereals_core.models.fcn8s import FCN8s
 from cereals_core.models.torchvision_models import TorchvisionNetwork
 from cereals_core.seeding import rng
@@ -193,3 +193,22 @@ def test_a_training_in_batches_counts_steps_of_the_optimiser(tmp_path: Path) -> 
     campaign = campaign_with(tmp_path, {"batch_images": 2, "max_steps": 3}, width=0.03)
     facts = product_of(train_seg, campaign, 0, **started(campaign)).facts
     assert (facts["images"], facts["epochs"], facts["steps"], facts["units"]) == (2, 3, 3, 3)
+
+
+class Foreign:
+    """A trainer whose state is none of ours."""
+
+    def state(self) -> Any:
+        return {"model": {"other": torch.zeros(3)}, "history": [(0, 1, 2.0)]}
+
+
+def test_a_checkpoint_of_another_training_is_told_and_goes(tmp_path: Path) -> None:
+    campaign = campaign_with(tmp_path)
+    pool = product_of(check_pool, campaign, SEED_ROUND)
+    ledger = product_of(seed_set, campaign, SEED_ROUND, pool=pool)
+    checkpoint = campaign.stage("train-seg", 0) / training.CHECKPOINT
+    checkpoint.parent.mkdir(parents=True)
+    training._save_checkpoint(Foreign(), checkpoint)  # type: ignore[arg-type]
+    with pytest.raises(ProductError, match=r"checkpoint\.pt: of another training \(.*\), and removed; run again"):
+        product_of(train_seg, campaign, 0, pool=pool, ledger=ledger)
+    assert product_of(train_seg, campaign, 0, pool=pool, ledger=ledger).facts["epochs"] == 1
