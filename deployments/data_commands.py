@@ -54,7 +54,7 @@ def synth(
 ) -> None:
     """Draw synthetic streets with exact polygons, in Cityscapes' layout."""
     from cereals_core.data_settings import SyntheticData
-    from cereals_core.datasets.synthetic import write_cityscapes_layout
+    from cereals_core.datasets.cityscapes import write_cityscapes_layout
     from tasks.telling.progress import track
 
     streets = SyntheticData(

@@ -1,14 +1,14 @@
 """Cityscapes' layout: `leftImg8bit/<split>/<city>/` and `gtFine/<split>/<city>/`, with the 19 classes of training."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from cereals_core.data_settings import CityscapesData
+from cereals_core.data_settings import CityscapesData, SyntheticData
 from cereals_core.datasets.files import (
     Split,
     read_image,
@@ -20,6 +20,7 @@ from cereals_core.datasets.files import (
     split_name,
 )
 from cereals_core.datasets.polygons import Polygon, Ring, vertex_clicks
+from cereals_core.datasets.synthetic import CLASS_NAMES, SyntheticStreets
 from cereals_core.errors import DataError
 from cereals_core.grid import VOID
 from cereals_core.shapes import UInt8
@@ -109,6 +110,24 @@ def _ring(file: Path, number: int, polygon: object) -> Ring:
     if ring.ndim != 2 or ring.shape[1] != 2 or len(ring) < 3 or not np.isfinite(ring).all():
         raise DataError(f"{file}: object {number} is no ring of at least 3 points [x, y]; correct or remove it")
     return ring[:, ::-1]
+
+
+def write_cityscapes_layout(data: SyntheticData, folder: Path, on_image: Callable[[], None] | None = None) -> None:
+    """Write pool and evaluation images as splits `train` and `val` in Cityscapes' layout, which CityscapesData reads.
+
+    Pictures, label ids and polygons; `on_image` is called after each image. DataError if `folder` holds something.
+    """
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise DataError(f"{folder}: {'not empty' if folder.is_dir() else 'a file'}; remove it or name another folder")
+    splits: dict[Split, str] = {"pool": "train", "eval": "val"}
+    for split, name in splits.items():
+        streets = SyntheticStreets(data, split)
+        for image_id in streets.image_ids:
+            labels, polygons = streets.truth(image_id).labels, streets.polygons(image_id)
+            frame = Frame(streets.image(image_id), labels, polygons, CLASS_NAMES)
+            write_frame(frame, folder, name, "streets", image_id)
+            if on_image:
+                on_image()
 
 
 @dataclass(frozen=True)

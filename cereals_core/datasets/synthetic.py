@@ -13,10 +13,8 @@ import cv2
 import numpy as np
 
 from cereals_core.data_settings import SyntheticData
-from cereals_core.datasets.cityscapes import Frame, write_frame
 from cereals_core.datasets.files import Split
 from cereals_core.datasets.polygons import Polygon, Ring, fill, polygon_truth
-from cereals_core.errors import DataError
 from cereals_core.grid import VOID
 from cereals_core.seeding import rng
 from cereals_core.shapes import Float64, Int16, Real, UInt8
@@ -285,21 +283,3 @@ def _grain(labels: UInt8[np.ndarray, "h w"], generator: np.random.Generator) -> 
         for rows in (32, 4)
     )
     return (fine * cv2.LUT(labels, _FINE_GRAIN) + coarse * cv2.LUT(labels, _COARSE_GRAIN) + light * 16) >> 7
-
-
-def write_cityscapes_layout(data: SyntheticData, folder: Path, on_image: Callable[[], None] | None = None) -> None:
-    """Write pool and evaluation images as splits `train` and `val` in Cityscapes' layout, which CityscapesData reads.
-
-    Pictures, label ids and polygons; `on_image` is called after each image. DataError if `folder` holds something.
-    """
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise DataError(f"{folder}: {'not empty' if folder.is_dir() else 'a file'}; remove it or name another folder")
-    splits: dict[Split, str] = {"pool": "train", "eval": "val"}
-    for split, name in splits.items():
-        streets = SyntheticStreets(data, split)
-        for image_id in streets.image_ids:
-            labels, polygons = streets.truth(image_id).labels, streets.polygons(image_id)
-            frame = Frame(streets.image(image_id), labels, polygons, CLASS_NAMES)
-            write_frame(frame, folder, name, "streets", image_id)
-            if on_image:
-                on_image()

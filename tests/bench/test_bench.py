@@ -18,7 +18,7 @@ from prefect import flow
 
 from cereals_core.data_settings import SyntheticData
 from cereals_core.datasets import open_images, open_truth
-from cereals_core.datasets.synthetic import write_cityscapes_layout
+from cereals_core.datasets.cityscapes import write_cityscapes_layout
 from cereals_core.evaluation import confusion
 from cereals_core.information import entropy, vote_entropy
 from cereals_core.models.base import Network

@@ -21,8 +21,8 @@ from cereals_core.clicks import RegionCost, region_cost
 from cereals_core.data_settings import CityscapesData, CocoData, Data, MasksData, SyntheticData
 from cereals_core.datasets import open_truth
 from cereals_core.datasets.base import Dataset
+from cereals_core.datasets.cityscapes import write_cityscapes_layout
 from cereals_core.datasets.click_totals import ClickTotals, count_clicks, grid_regions, quantiles
-from cereals_core.datasets.synthetic import write_cityscapes_layout
 from cereals_core.errors import SettingsError
 from cereals_core.grid import Box
 from cereals_core.truth import Truth

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from cereals_core.data_settings import CityscapesData, SyntheticData
 from cereals_core.datasets import open_truth
-from cereals_core.datasets.cityscapes import LABEL_IDS
+from cereals_core.datasets.cityscapes import LABEL_IDS, write_cityscapes_layout
 from cereals_core.datasets.files import Split
-from cereals_core.datasets.synthetic import CLASS_NAMES, SyntheticStreets, write_cityscapes_layout
+from cereals_core.datasets.synthetic import CLASS_NAMES, SyntheticStreets
 from cereals_core.errors import DataError
 from cereals_core.grid import VOID
 

@@ -32,7 +32,7 @@ from prefect.utilities.schema_tools.validation import validate
 from small_campaign import small_settings
 
 from cereals_core.data_settings import SyntheticData
-from cereals_core.datasets.synthetic import write_cityscapes_layout
+from cereals_core.datasets.cityscapes import write_cityscapes_layout
 from cereals_core.settings import CampaignSettings
 from cereals_core.settings_files import parse_settings, read_either
 from tasks.running.lock import locked

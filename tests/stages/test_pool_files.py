@@ -13,7 +13,7 @@ from command_line import cereals
 from small_campaign import small_settings
 
 from cereals_core.data_settings import CityscapesData, CocoData, Data, MasksData, SyntheticData
-from cereals_core.datasets.synthetic import write_cityscapes_layout
+from cereals_core.datasets.cityscapes import write_cityscapes_layout
 from cereals_core.errors import DataError
 from cereals_core.settings import CampaignSettings
 from tasks.pages.wording import in_both

@@ -87,7 +87,7 @@ def test_from_the_command_line(finished: CampaignSettings, tmp_path: Path) -> No
 
 
 def test_a_round_that_did_not_ask_cannot_be_replayed(finished: CampaignSettings) -> None:
-    with pytest.raises(CerealsError, match="002/oracle-query: no valid product"):
+    with pytest.raises(CerealsError, match="round 2 has not asked; rounds 0 to 1 have"):
         of(finished, 2)
 
 
