@@ -103,7 +103,7 @@ Measure = Callable[[Logits], Map]
 SampledMeasure = Callable[[Iterable[Logits]], Map]
 
 _OF_ONE_PASS, _SAMPLED = (
-    [name for name, each in strategies.MEASURES.items() if each is kind] for kind in (False, True)
+    [name for name, each in strategies.MEASURES.items() if each.is_sampled is kind] for kind in (False, True)
 )
 MEASURES: dict[str, Measure] = {name: globals()[name] for name in _OF_ONE_PASS}
 """Measures of one pass without dropout, by their names in settings."""

@@ -124,7 +124,7 @@ class Acquisition(Section):
     @property
     def needs_dropout(self) -> bool:
         """Whether the information is measured over dropout samples."""
-        return MEASURES.get(self.information, False)
+        return self.information in MEASURES and MEASURES[self.information].is_sampled
 
 
 class Stop(Section):

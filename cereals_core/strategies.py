@@ -5,9 +5,22 @@ from typing import Literal, NamedTuple
 Unit = Literal["region", "image"]
 Cost = Literal["learned", "true", "none"]
 
-MEASURES = {"entropy": False, "vote_entropy": True, "least_confidence": False, "margin": False, "bald": True}
-"""Whether a measure of information takes many passes with dropout, or one without, by the name of its function in
-`cereals_core.information`."""
+
+class Measure(NamedTuple):
+    """A measure of information: whether it takes many passes with dropout, or one without, and its unit ("" for 1)."""
+
+    is_sampled: bool
+    unit: str
+
+
+MEASURES = {
+    "entropy": Measure(False, "nats"),
+    "vote_entropy": Measure(True, "nats"),
+    "least_confidence": Measure(False, ""),
+    "margin": Measure(False, ""),
+    "bald": Measure(True, "nats"),
+}
+"""Measures of information, by the names of their functions in `cereals_core.information`."""
 
 
 class Strategy(NamedTuple):

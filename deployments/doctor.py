@@ -172,7 +172,9 @@ def _damage(subject: Subject) -> Findings:
     there = [folder for each in subject.campaigns for _, folder, _ in manifests(each)]
     for folder in there:
         if kept_or_pruned(folder, hashed=True) is None:
-            yield Finding("fail", f"{folder}: damaged", "running it again makes it anew; check the disk")
+            yield Finding(
+                "fail", f"{folder}: damaged", f"check the disk, remove {folder}, and run it again, which makes it anew"
+            )
     yield Finding("ok", f"read {plural(len(there), 'product')}")
 
 

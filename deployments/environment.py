@@ -75,6 +75,8 @@ def server_named() -> Iterator[None]:
                     f"{server}: no answer ({each}); start it again, or unset PREFECT_API_URL, "
                     "then run the same command again, finished work is kept"
                 ) from error
+        if isinstance(error, RuntimeError) and "incompatible versions" in str(error):
+            raise ServerError(f"{server}: {error} Name another by PREFECT_API_URL") from error
         raise
 
 

@@ -9,6 +9,7 @@ from prefect import get_run_logger
 
 from cereals_core.cost_baselines import PREDICTORS, SAMPLES
 from cereals_core.datasets import open_images
+from cereals_core.strategies import MEASURES
 from tasks.pages.facts import CostSample, QueryFacts, RegionView, RoundFacts
 from tasks.pages.figures import round_pictures
 from tasks.pages.html import campaign_html
@@ -171,8 +172,9 @@ def _views(campaign: Campaign, number: int, facts: RoundFacts) -> list[RegionVie
     images = {image.image_id: image for image in open_pool(campaign, product_of(campaign, "pool", None)).images}
     dataset = open_images(campaign.settings.data, "pool")
     stores = [MapStore(product / MAPS) if product else None for product in maps_of(campaign, number).values()]
-    views = []
+    measure = MEASURES.get(campaign.settings.acquisition.information)
+    views, unit = [], measure.unit if measure else ""
     for query in facts.queries[:REGIONS_SHOWN]:
         information, cost = (store.read_image(images[query.image_id]) if store else None for store in stores)
-        views.append(RegionView(query, dataset.image(query.image_id), information, cost))
+        views.append(RegionView(query, dataset.image(query.image_id), information, cost, unit))
     return views

@@ -30,7 +30,7 @@ class StageFacts:
 class QueryFacts:
     """One region that the oracle answered.
 
-    `score`: fused score; `information`: sum over the region's cells, in nats for both entropies; `predicted_clicks`:
+    `score`: fused score; `information`: sum over the region's cells, in the measure's unit; `predicted_clicks`:
     sum of the cost map over them, NaN without a cost model; `vertices`, `crossings`, `components`: the true costs.
     """
 
@@ -48,14 +48,15 @@ class QueryFacts:
 class RegionView:
     """A region and what was seen of its image: `image` uint8 (H, W, 3), maps float32 (ceil(H / 8), ceil(W / 8)).
 
-    `information`: nats per cell, None where regions are drawn at random; `cost`: clicks per cell, predicted ones if
-    the query's are known and else true ones (an upper bound), None where regions were chosen without cost.
+    `information`: in `unit` per cell, None where regions are drawn at random; `cost`: clicks per cell, predicted ones
+    if the query's are known and else true ones (an upper bound), None where regions were chosen without cost.
     """
 
     query: QueryFacts
     image: np.ndarray
     information: np.ndarray | None
     cost: np.ndarray | None
+    unit: str = ""
 
 
 @dataclass(frozen=True, eq=False)

@@ -169,7 +169,8 @@ def region_picture(view: RegionView) -> bytes:
 
 def _maps(view: RegionView) -> Iterator[tuple[np.ndarray, Colormap, str]]:
     if view.information is not None:
-        title = f"information, nats per cell; {view.query.information:.1f} in the box"
+        unit = f", {view.unit}" if view.unit else ""
+        title = f"information{unit} per cell; {view.query.information:.1f} in the box"
         yield view.information, INFORMATION_COLOURS, title
     if view.cost is not None:
         kind = "predicted" if math.isfinite(view.query.predicted_clicks) else "true"

@@ -21,7 +21,7 @@ WORDS = {
     "mIoU": "intersection over union of prediction and truth, mean over classes, on images kept for evaluation.",
     "Click": "one vertex of a polygon that an annotator draws; what labels cost.",
     "Pool": "the images that may be asked for. Round 0 knows only those of the seed set, labelled in full.",
-    "Information": "how unsure the network is of a cell of 8 x 8 px, in nats; more of it teaches more.",
+    "Information": "how unsure the network is of a cell of 8 x 8 px; more of it teaches more.",
     "Score": "by which regions are ranked: information, fused with predicted clicks where cost counts.",
     "Peak memory": "the most that the process held during the stage, libraries included.",
 }

@@ -101,8 +101,8 @@ LEDGER = Table(
     components=INT64,
 )
 """One row for each region answered; the seed set has round -1. Null where no score, information or prediction was made.
-Boxes in pixels; information in nats, summed over the region's cells; predicted_clicks, vertices (c_p), crossings (c_i)
-and components (c_c) in clicks."""
+Boxes in pixels; information in the measure's unit, summed over the region's cells; predicted_clicks, vertices (c_p),
+crossings (c_i) and components (c_c) in clicks."""
 
 ANSWERS = Table("answers.parquet", image_id=TEXT, **_BOX, labels_png=pa.binary(), clicks=pa.list_(FLOAT32))
 """What the oracle returned: labels of the region as an 8-bit PNG, clicks as (y, x, weight) one after the other."""

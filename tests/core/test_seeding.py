@@ -22,8 +22,8 @@ def test_neighbouring_keys_have_streams_of_their_own() -> None:
     assert len({tuple(draw(stream)) for stream in near}) == len(near)
 
 
-def test_a_numpy_seed_is_the_integer_it_holds() -> None:
-    assert rng(np.int64(7), "x").random() == rng(7, "x").random()
+def test_a_numpy_integer_is_the_integer_it_holds() -> None:
+    assert rng(np.int64(7), "x", np.int32(3)).random() == rng(7, "x", 3).random()
 
 
 @given(streams, streams)
