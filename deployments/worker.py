@@ -4,6 +4,7 @@ import asyncio
 import re
 import socket
 from contextlib import AsyncExitStack
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from distributed.utils import get_ip
@@ -11,8 +12,10 @@ from distributed.utils import get_ip
 from cereals_core.errors import WorkersError
 from cereals_core.settings import ADDRESS
 from tasks.running.workers import worker_specs
+from tasks.telling.progress import console
 
 CONNECT_S = 30.0
+ENCRYPTED = ("tls", "wss")
 
 
 def serve_workers(address: str) -> None:
@@ -24,7 +27,14 @@ async def _serve(address: str) -> None:
     host = socket.gethostname()
     if not re.fullmatch(ADDRESS, address):
         raise WorkersError(f"{address}: no address of a Dask scheduler, such as tcp://10.0.0.1:8786; correct it")
-    specs = worker_specs(host=get_ip(urlsplit(address).hostname or ""))
+    scheduler = urlsplit(address)
+    own = get_ip(scheduler.hostname or "")
+    if scheduler.scheme not in ENCRYPTED and not ip_address(own).is_loopback:
+        warning = (
+            f"workers at {own} run whatever is sent by anyone who reaches their ports; use TLS, or a closed network"
+        )
+        console.print(f"{warning} (deployments/README.md)", style="yellow", highlight=False, soft_wrap=True)
+    specs = worker_specs(host=own)
     async with AsyncExitStack() as stack:
         try:
             async with asyncio.timeout(CONNECT_S):
@@ -32,8 +42,10 @@ async def _serve(address: str) -> None:
                     await stack.enter_async_context(spec["cls"](address, name=f"{host}-{name}", **spec["options"]))
                     for name, spec in specs.items()
                 ]
-        except (OSError, TimeoutError):
+        except (OSError, TimeoutError, RuntimeError) as error:
+            why = error.__cause__ or error
             raise WorkersError(
-                f"{address}: no Dask scheduler answers; start one with `dask scheduler`, or correct the address"
+                f"{address}: no Dask scheduler answers ({type(why).__name__} {why}); start one with `dask scheduler`, "
+                "or correct the address"
             ) from None
         await asyncio.gather(*(worker.finished() for worker in workers))
