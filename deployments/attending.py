@@ -21,15 +21,19 @@ TICK_S = 0.2
 """So often signals are answered, and the server is looked at."""
 
 
-def attend(work: Callable[[], None], command: str) -> None:
+Work = Callable[[], None]
+
+
+def attend(load: Callable[[], Work], command: str) -> None:
     """Run flows to their end, on an embedded server unless another is named; `command` is what goes on after a stop.
 
-    The first Ctrl-C, SIGTERM or SIGHUP ends them after the step in hand, a second one at once. Exits with 128 and the
-    signal's number then; ServerError when the embedded server ends before the flows.
+    `load` imports what runs them, while the server comes up, and returns that. The first Ctrl-C, SIGTERM or SIGHUP ends
+    the flows after the step in hand, a second one at once; either exits with 128 and the signal's number. ServerError
+    when the embedded server ends before the flows.
     """
     prepare_environment()
     server = None if names_server() else _embedded()
-    flows = _Flows(work, server)
+    flows = _Flows(load, server)
     with _noting_signals() as signals:
         flows.start()
         _watch(flows, server, signals, command)
@@ -44,25 +48,30 @@ def attend(work: Callable[[], None], command: str) -> None:
 class _Flows(threading.Thread):
     """Runs the work, and keeps what it raised."""
 
-    def __init__(self, work: Callable[[], None], server: EmbeddedServer | None) -> None:
+    def __init__(self, load: Callable[[], Work], server: EmbeddedServer | None) -> None:
         super().__init__(name="flows", daemon=True)
-        self._work, self._server, self._context = work, server, contextvars.copy_context()
+        self._load, self._server, self._context = load, server, contextvars.copy_context()
         self.error: BaseException | None = None
         self.have_begun = False
 
     def run(self) -> None:
-        """Wait for the server, and work."""
+        """Load, wait for the server, and work."""
         try:
+            work = self._load()
             if self._server is not None:
                 self._server.wait_until_up()
             self.have_begun = True
-            self._context.run(self._attempt)
+            self._context.run(self._attempt, work)
         except BaseException as error:  # noqa: BLE001  (raised again by the main thread)
             self.error = error
 
-    def _attempt(self) -> None:
-        with server_named():
-            self._work()
+    def _attempt(self, work: Work) -> None:
+        from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+        # Heartbeats tell a server which runs have died; this one ends with its runs, and each would wait for its own.
+        silent = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None} if self._server is not None else {}
+        with server_named(), temporary_settings(silent):
+            work()
 
     @property
     def was_cancelled(self) -> bool:

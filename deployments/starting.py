@@ -6,7 +6,7 @@ import typer
 
 from cereals_core.settings import CampaignSettings
 from cereals_core.study_settings import StudySettings
-from deployments.attending import attend
+from deployments.attending import Work, attend
 from tasks.running.opening import open_campaign, refuse_held
 from tasks.store.history import end_of
 from tasks.store.layout import Campaign, Study
@@ -19,7 +19,7 @@ def start_campaigns(settings: Sequence[CampaignSettings], command: str) -> None:
     if not all(ends):
         for each in campaigns:
             refuse_held(each)
-        attend(lambda: _run_campaigns(campaigns), command)
+        attend(lambda: _runner_of(campaigns), command)
         return
     for campaign, reason in zip(campaigns, ends, strict=True):
         typer.echo(f"{campaign.settings.name}: {reason}")
@@ -32,17 +32,23 @@ def start_study(settings: StudySettings, command: str) -> None:
     if study.report_file.exists() and all(end_of(each) for each in planned):
         return
     refuse_held(study)
-    attend(lambda: _run_study(settings), command)
+    attend(lambda: _study_runner_of(settings), command)
 
 
-def _run_campaigns(campaigns: Sequence[Campaign]) -> None:
+def _runner_of(campaigns: Sequence[Campaign]) -> Work:
     from flows.campaign import run_campaign
 
-    for each in campaigns:
-        typer.echo(f"{each.settings.name}: {run_campaign(each.settings)}")
+    def run() -> None:
+        for each in campaigns:
+            typer.echo(f"{each.settings.name}: {run_campaign(each.settings)}")
+
+    return run
 
 
-def _run_study(settings: StudySettings) -> None:
+def _study_runner_of(settings: StudySettings) -> Work:
     from flows.study import run_study
 
-    run_study(settings)
+    def run() -> None:
+        run_study(settings)
+
+    return run

@@ -22,7 +22,7 @@ class Attended(Exception):
 def copied(finished: CampaignSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CampaignSettings:
     """A campaign that has ended, to be changed; whatever runs flows raises Attended."""
 
-    def attend(work: Callable[[], None], command: str) -> None:
+    def attend(load: Callable[[], object], command: str) -> None:
         raise Attended
 
     monkeypatch.setattr(starting, "attend", attend)
