@@ -1,5 +1,6 @@
 """What a campaign file may say: every key, its default, its range, and what goes together."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -152,6 +153,11 @@ class Compute(Section):
     """CPU threads for the networks; 0: as many as there are cores. Ledgers agree bit for bit at equal counts only."""
     shard_images: int = Field(32, gt=0)
     """Images in a shard of maps, which is one Zarr chunk and one unit of resuming."""
+
+    @property
+    def cpu_threads(self) -> int:
+        """CPU threads to use: `threads`, or one for each core that this process may have."""
+        return self.threads or len(os.sched_getaffinity(0))
 
 
 class SettingsFile(Section):

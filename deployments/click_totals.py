@@ -9,10 +9,9 @@ from cereals_core.datasets import open_truth
 from cereals_core.datasets.click_totals import ClickTotals, count_clicks, quantiles
 from cereals_core.errors import SettingsError
 from cereals_core.settings import CampaignSettings
+from tasks.examination import SPLITS
 from tasks.pages.text import table
 from tasks.pages.wording import clicks
-from tasks.pool import SPLITS
-from tasks.running.device import cpu_threads
 from tasks.telling.progress import track
 
 
@@ -25,7 +24,7 @@ def show_clicks(settings: CampaignSettings, window_px: int | None, traced: bool)
     for split in SPLITS:
         dataset, full_size = open_truth(data, split), open_truth(unscaled, split) if traced else None
         with track(f"clicks {split}", len(dataset.image_ids), "images") as advance:
-            totals = count_clicks(dataset, full_size, window_px, advance, cpu_threads(settings.compute))
+            totals = count_clicks(dataset, full_size, window_px, advance, settings.compute.cpu_threads)
         yield "\n".join([f"{split}: {totals.images:,} images", *_lines(totals, window_px, traced)])
 
 

@@ -16,8 +16,8 @@ def check(file: CampaignFile) -> None:
     """Read every image and its truth once, and list all that is broken."""
     prepare_environment()
     from cereals_core.settings_files import read_settings
+    from tasks.examination import examine, images_in_both
     from tasks.pages.wording import in_both
-    from tasks.pool import examine, images_in_both
 
     found = examine(read_settings(file))
     for split, images in found.items():

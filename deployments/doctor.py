@@ -18,8 +18,9 @@ from cereals_core.errors import CerealsError
 from cereals_core.settings_files import read_either
 from cereals_core.workload import Workload
 from deployments.doctor_host import ANSWER_S, HOST_CHECKS, Finding, Findings
+from tasks.examination import SPLITS
 from tasks.pages.wording import plural, size
-from tasks.pool import SPLITS, workload_of
+from tasks.pool import workload_of
 from tasks.running.lock import holder_of
 from tasks.running.opening import open_campaign
 from tasks.store.history import kept_or_pruned, manifests

@@ -16,7 +16,6 @@ from tasks.forecast.times import Paces, StageTime, advice, times, to_come
 from tasks.forecast.trial import look_at_images, try_out
 from tasks.pages.plan import PlanFacts, StagePlan
 from tasks.pages.wording import plural
-from tasks.running.device import cpu_threads
 from tasks.running.opening import open_campaign
 from tasks.running.stage import Stage
 from tasks.store.history import finished_rounds, has_ended, products_made
@@ -101,7 +100,7 @@ class _Plan:
         drawn = "" if images.are_known else f"; sizes of {images.read:,} of them, drawn at random"
         evaluated = plural(work.eval_images, "image")
         yield f"{plural(work.images, 'image')} of {height} x {width} px{at_most}{drawn}; {evaluated} for evaluation"
-        yield f"networks on {'CUDA' if self.on_device else plural(cpu_threads(settings.compute), 'CPU thread')}"
+        yield f"networks on {'CUDA' if self.on_device else plural(settings.compute.cpu_threads, 'CPU thread')}"
         cores = len(os.sched_getaffinity(0))
         if self.load > BUSY * cores:
             yield f"others use this machine (load {self.load:.1f}, {plural(cores, 'core')}): times are as it is now"

@@ -5,12 +5,9 @@ from math import prod
 
 import pyarrow as pa
 
-from cereals_core.acquisition import best_within
 from cereals_core.datasets import open_truth
 from cereals_core.oracle import answer
-from cereals_core.regions import kind_of
 from cereals_core.seeding import rng
-from cereals_core.settings import Acquisition
 from cereals_core.workload import Workload
 from tasks.pages.wording import clicks, plural
 from tasks.pool import workload_of
@@ -18,10 +15,11 @@ from tasks.running.prefetch import prefetched
 from tasks.running.stage import stage
 from tasks.running.takes import IMAGES_READ, TRUTH_BYTES, Memory, Takes
 from tasks.running.work import Work
+from tasks.scoring import best_queries
 from tasks.store import tables
 from tasks.store.answers import HELD_BYTES, writing_answers
 from tasks.store.ledger import Ledger, Row, box_of, by_image
-from tasks.store.pool import Pool, open_pool
+from tasks.store.pool import open_pool
 from tasks.store.products import Product
 
 ANSWER_BYTES_A_PIXEL = 0.5
@@ -89,19 +87,6 @@ def oracle_query(work: Work, pool: Product, ledger: Product, proposals: Product)
     queries = best_queries(work.campaign.settings.acquisition, images, found)
     tables.QUERIES.write(work.folder, queries)
     _ask(work, queries, work.number, Ledger(ledger).table)
-
-
-def best_queries(wanted: Acquisition, pool: Pool, proposals: pa.Table) -> list[Row]:
-    """Choose the rows of the queries table: the best proposals within the round's budget."""
-    columns = {name: proposals[name].to_numpy() for name in ("image_rank", "y", "x", "score", "spend")}
-    best, kind = best_within(columns, pool.budget(wanted).amount), kind_of(wanted)
-    queries: list[Row] = []
-    for rank, row in enumerate(proposals.take(best).to_pylist()):
-        image = pool.images[row["image_rank"]]
-        region = {"image_id": image.image_id, **kind.box(row["y"], row["x"], *image.size)._asdict()}
-        kept = {name: row[name] for name in ("score", "information", "predicted_clicks")}
-        queries.append({"rank": rank, **region, **kept})
-    return queries
 
 
 def _ask(work: Work, queries: Sequence[Row], round_number: int, before: pa.Table) -> None:

@@ -1,20 +1,17 @@
 """pool: every image and its truth read once, before anything is spent; and the list of the pool's images."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from functools import partial
+from collections.abc import Mapping, Sequence
 from itertools import chain
-from typing import Literal
 
 from cereals_core.datasets import open_truth
-from cereals_core.datasets.check import ImageInfo, check, nothing_to_learn
+from cereals_core.datasets.check import ImageInfo
 from cereals_core.datasets.stamps import Stamp, change_of, stamp_of
 from cereals_core.errors import DataError
 from cereals_core.settings import CampaignSettings
 from cereals_core.workload import Workload
+from tasks.examination import SPLITS, examine, images_in_both
 from tasks.pages.wording import plural
-from tasks.running.device import cpu_threads
 from tasks.running.stage import stage
 from tasks.running.takes import Takes
 from tasks.running.work import Work
@@ -22,34 +19,8 @@ from tasks.store import tables
 from tasks.store.layout import Campaign
 from tasks.store.pool import group_name, open_pool
 from tasks.store.products import Product
-from tasks.telling.progress import Tracker, track
 
-SPLITS: tuple[Literal["pool"], Literal["eval"]] = ("pool", "eval")
 MOST_LISTED = 20
-Track = Callable[[int, str], AbstractContextManager[Tracker]]
-"""Follows so many units of work."""
-
-
-def examine(settings: CampaignSettings, tracked: Track | None = None) -> dict[str, list[ImageInfo]]:
-    """Read every image of both splits and its truth once; DataError lists all that is broken."""
-    datasets = {split: open_truth(settings.data, split) for split in SPLITS}
-    infos: dict[str, list[ImageInfo]] = {}
-    problems: list[str] = []
-    with (tracked or partial(track, "check"))(
-        sum(len(each.image_ids) for each in datasets.values()), "images"
-    ) as advance:
-        for split, dataset in datasets.items():
-            infos[split], found = check(dataset, advance, cpu_threads(settings.compute), settings.data.root)
-            problems += found or [f"{split}: {each}" for each in nothing_to_learn(infos[split])]
-    if problems:
-        raise DataError(f"{len(problems)} problems in the data; correct them and run again\n" + "\n".join(problems))
-    return infos
-
-
-def images_in_both(infos: Mapping[str, Sequence[ImageInfo]]) -> int:
-    """Count the images for evaluation whose picture is in the pool too, byte for byte."""
-    pictures = {split: [info.stamps[0].digest for info in infos[split] if info.stamps] for split in SPLITS}
-    return sum(digest in set(pictures["pool"]) for digest in pictures["eval"])
 
 
 @stage(

@@ -8,9 +8,8 @@ from typing import Any
 
 from cereals_core.errors import SettingsError
 from cereals_core.settings import Acquisition
-from tasks.oracle import best_queries
 from tasks.region_maps import Regions, Scales
-from tasks.scoring import Proposing
+from tasks.scoring import Proposing, best_queries
 from tasks.store import tables
 from tasks.store.history import finished_rounds, ledger_before, maps_of, product_of
 from tasks.store.layout import Campaign

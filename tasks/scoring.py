@@ -5,14 +5,17 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import pyarrow as pa
 
-from cereals_core.acquisition import Cutoff, top_k
+from cereals_core.acquisition import Cutoff, best_within, top_k
 from cereals_core.fusion import fuse, scale
 from cereals_core.grid import STRIDE_PX
+from cereals_core.regions import kind_of
 from cereals_core.seeding import rng
+from cereals_core.settings import Acquisition
 from cereals_core.suppression import suppress
 from tasks.region_maps import Regions, Scales, Sums
 from tasks.store import tables
-from tasks.store.pool import PoolImage, Shard
+from tasks.store.ledger import Row
+from tasks.store.pool import Pool, PoolImage, Shard
 
 
 class Proposing:
@@ -94,6 +97,19 @@ class Proposing:
                 columns = {name: best[name].to_numpy() for name in ("score", "y", "x", "image_rank")}
                 best = best.take(np.sort(top_k(columns, self.cutoff.k)))
         return best
+
+
+def best_queries(wanted: Acquisition, pool: Pool, proposals: pa.Table) -> list[Row]:
+    """Choose the rows of the queries table: the best proposals within the round's budget."""
+    columns = {name: proposals[name].to_numpy() for name in ("image_rank", "y", "x", "score", "spend")}
+    best, kind = best_within(columns, pool.budget(wanted).amount), kind_of(wanted)
+    queries: list[Row] = []
+    for rank, row in enumerate(proposals.take(best).to_pylist()):
+        image = pool.images[row["image_rank"]]
+        region = {"image_id": image.image_id, **kind.box(row["y"], row["x"], *image.size)._asdict()}
+        kept = {name: row[name] for name in ("score", "information", "predicted_clicks")}
+        queries.append({"rank": rank, **region, **kept})
+    return queries
 
 
 def _table(columns: dict[str, np.ndarray]) -> pa.Table:

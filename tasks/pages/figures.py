@@ -32,6 +32,8 @@ INFORMATION_COLOURS, COST_COLOURS = colormaps["viridis"].resampled(56), colormap
 MOST_BINS = 8
 SMALL, NORMAL, LARGE = 8, 9, 11
 DPI = 100
+TITLE_INCHES = 0.65
+"""Height of the two lines above the panels of a region."""
 
 
 def curve(series: Mapping[str, Sequence[Point]], reference: float | None = None) -> bytes:
@@ -154,7 +156,7 @@ def region_picture(view: RegionView) -> bytes:
     panels = 1 + is_part + len(maps)
     rows, columns = (2, 2) if panels == 4 else (1, panels)
     aspect = min(max(height / width, 0.4), 1.2)
-    figure = Figure(figsize=(4 * columns, 0.9 + 3.5 * aspect * rows), dpi=DPI, layout="constrained")
+    figure = _framed(rows, columns, 4.0, 0.25 + 3.5 * aspect)
     whole, *rest = figure.subplots(rows, columns, squeeze=False).flat
     whole.imshow(view.image, extent=(0, width, height, 0))
     _panel(whole, "image", (height, width), view.query.box)
@@ -165,6 +167,24 @@ def region_picture(view: RegionView) -> bytes:
         _panel(axes, title, (height, width), view.query.box)
     figure.suptitle(_region_title(view), fontsize=LARGE, parse_math=False)
     return png_of(figure, view)
+
+
+def _framed(rows: int, columns: int, width: float, height: float) -> Figure:
+    """Return a figure for so many panels of so many inches, with room for ticks and titles.
+
+    Its margins are fixed: Matplotlib's constrained layout takes as long as all the drawing.
+    """
+    size = columns * width, rows * height + TITLE_INCHES
+    figure = Figure(figsize=size, dpi=DPI)
+    figure.subplots_adjust(
+        left=0.45 / size[0],
+        right=1 - 0.5 / size[0],
+        bottom=0.3 / size[1],
+        top=1 - (TITLE_INCHES + 0.25) / size[1],
+        wspace=0.8 / width,
+        hspace=0.55 / height,
+    )
+    return figure
 
 
 def _maps(view: RegionView) -> Iterator[tuple[np.ndarray, Colormap, str]]:

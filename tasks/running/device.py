@@ -1,6 +1,5 @@
 """Where networks run: device, precision, threads."""
 
-import os
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -15,18 +14,13 @@ from tasks.running.memory import keep_freed_memory
 def prepare_device(compute: Compute) -> torch.device:
     """Set CPU threads and reproducible kernels, and return the device the settings ask for."""
     keep_freed_memory()
-    torch.set_num_threads(cpu_threads(compute))
+    torch.set_num_threads(compute.cpu_threads)
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
     if compute.device == "cuda" and not torch.cuda.is_available():
         raise SettingsError('compute.device = "cuda": this machine has no CUDA device; set it to "auto" or "cpu"')
     wanted = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(wanted if compute.device == "auto" else compute.device)
-
-
-def cpu_threads(compute: Compute) -> int:
-    """Return the CPU threads to use."""
-    return compute.threads or len(os.sched_getaffinity(0))
 
 
 def precision_of(model: Model) -> torch.dtype:

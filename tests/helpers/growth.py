@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 from made_round import made_campaign, make, run
 
-from tasks.oracle import best_queries
+from tasks.scoring import best_queries
 from tasks.selection import nms, region_fusion
 from tasks.store import tables
 from tasks.store.layout import MAPS
