@@ -30,7 +30,7 @@ MOST_LISTED = 20
     takes=Takes(units=lambda load, number: load.images + load.eval_images),
     note=lambda facts: (
         f"{facts['images']:,} images to ask of, {facts['eval_images']:,} to evaluate on"
-        + (f", {plural(facts['in_both'], 'image')} in both" if facts["in_both"] else "")
+        + (f", {plural(facts['in_both'], 'image')} in both" if facts.get("in_both") else "")
     ),
 )
 def check_pool(work: Work) -> None:

@@ -1,12 +1,16 @@
 """Ending a run from its terminal, from outside, by the death of its server: soon, in one line, and nothing is left."""
 
+import random
+import shutil
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
+from chaos_compare import differences
 from command_line import CEREALS, campaign_file, cereals
 from terminal import Terminal, terminal
 
@@ -86,3 +90,45 @@ def test_a_server_that_is_killed_takes_its_run_along(file: Path, tmp_path: Path)
         assert run.end(SOON_S) < SOON_S
         assert run.code == 1
         assert_one_line_says("cereals: the Prefect server of this process has ended; run the same command again", run)
+
+
+KILLS = 50
+
+
+@pytest.mark.system
+def test_kills_of_runs_and_of_their_servers_change_no_byte_and_leave_no_process(tmp_path: Path) -> None:
+    whole = campaign_file(tmp_path, name="whole")
+    alone = {"HOME": str(tmp_path), "PREFECT_HOME": str(tmp_path / "prefect"), "PREFECT_API_URL": ""}
+    assert cereals("run", whole, **alone).returncode == 0
+    chance, told = random.Random(1), Counter[str]()
+    while told.total() < KILLS:
+        file = tmp_path / "killed.toml"
+        file.write_text(whole.read_text().replace(str(tmp_path / "whole"), str(tmp_path / "killed")))
+        while True:
+            with terminal([CEREALS, "run", file], tmp_path) as run:
+                server = run.server()
+                run.wait_for(lambda run=run: run.has_ended or (tmp_path / "killed" / "settings.json").exists())
+                kind = chance.choice(list(KILLED))
+                if run.lasts(chance.uniform(0, 9)):
+                    told[kind] += 1
+                    KILLED[kind](run, server)
+                run.end()
+                assert_nothing_is_left(server)
+            if run.code == 0:
+                break
+        assert differences(tmp_path / "whole", tmp_path / "killed") == []
+        shutil.rmtree(tmp_path / "killed")
+    assert set(told) == set(KILLED)
+
+
+def kill_both(run: Terminal, server: psutil.Process) -> None:
+    run.signal(signal.SIGKILL)
+    server.kill()
+
+
+KILLED: dict[str, Callable[[Terminal, psutil.Process], None]] = {
+    "run": lambda run, server: run.signal(signal.SIGKILL),
+    "server": lambda run, server: server.kill(),
+    "both": kill_both,
+    "ctrl-c": lambda run, server: run.press_ctrl_c(),
+}

@@ -22,7 +22,8 @@ from flows.campaign import run_campaign
 
 OPENS_TRUTH = {
     "deployments/click_totals.py": "counts clicks for a person",
-    "tasks/pool.py": "reads every file once; keeps sizes only",
+    "tasks/examination.py": "reads every file once; keeps sizes, whether there is anything, and hashes of files",
+    "tasks/pool.py": "names of classes, and the files that list a split",
     "tasks/oracle.py": "the oracle",
     "tasks/evaluation.py": "the evaluation split",
     "tasks/cost_evaluation.py": "the evaluation split",

@@ -41,6 +41,17 @@ class Terminal:
             time.sleep(0.02)
         return time.monotonic() - started
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the process waits to be asked for its code."""
+        return psutil.Process(self.pid).status() == psutil.STATUS_ZOMBIE
+
+    def lasts(self, seconds: float) -> bool:
+        """Read for so long; whether the process is there after that."""
+        until = time.monotonic() + seconds
+        self.wait_for(lambda: self.has_ended or time.monotonic() > until, seconds + 5)
+        return not self.has_ended
+
     def press_ctrl_c(self) -> None:
         """Send SIGINT as the terminal does: to the foreground group."""
         os.write(self._master, b"\x03")

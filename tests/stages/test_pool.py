@@ -8,7 +8,7 @@ from cereals_core.errors import DataError
 from cereals_core.settings import CampaignSettings
 from cereals_core.settings_files import parse_settings
 from cereals_core.truth import Truth
-from tasks import pool
+from tasks import examination, pool
 from tasks.pool import check_pool, workload_of
 from tasks.running.opening import open_campaign
 from tasks.running.work import Work
@@ -49,7 +49,8 @@ class TwoSizes:
 
 
 def checked(campaign: Campaign, monkeypatch: pytest.MonkeyPatch, broken: bool) -> Work:
-    monkeypatch.setattr(pool, "open_truth", lambda data, split: TwoSizes(broken))
+    for module in (examination, pool):
+        monkeypatch.setattr(module, "open_truth", lambda data, split: TwoSizes(broken))
     work = Work("pool", campaign, None, campaign.stage("pool", None), {})
     work.folder.mkdir(parents=True)
     check_pool.body(work)
