@@ -9,6 +9,7 @@ the shard or the training it was at, which Dask hands to another.
 """
 
 import os
+import signal
 import socket
 import threading
 import time
@@ -21,7 +22,7 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import torch
-from distributed import Client, Future, Nanny, Scheduler, SpecCluster, get_worker, wait
+from distributed import Client, Future, Nanny, Scheduler, SpecCluster, Worker, get_worker, wait
 from distributed.client import FutureCancelledError, FuturesCancelledError
 from distributed.scheduler import KilledWorker
 
@@ -243,6 +244,11 @@ def _client(address: str) -> Client:
         ) from None
 
 
+def dask_setup(worker: Worker) -> None:
+    """Let whoever started a worker answer Ctrl-C, which a terminal sends to all; Dask calls this in each of them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def worker_specs(**options: Any) -> dict[str, dict[str, Any]]:
     """Describe this host's workers for Dask: one that claims CPU and sees no CUDA device; one with GPU for each device.
 
@@ -260,6 +266,7 @@ def worker_specs(**options: Any) -> dict[str, dict[str, Any]]:
                 "resources": {resource: 1},
                 "env": {"CUDA_VISIBLE_DEVICES": device},
                 "memory_limit": 0,
+                "preload": [__name__],
                 **options,
             },
         }

@@ -61,6 +61,20 @@ def test_a_run_ends_after_its_step(end: Callable[[Terminal], None], code: int, f
         assert_nothing_is_left(server)
 
 
+@pytest.mark.system
+def test_workers_of_this_machine_end_with_their_run_and_in_silence(file: Path, tmp_path: Path) -> None:
+    file.write_text(file.read_text() + 'cluster = "local"\n')
+    with terminal([CEREALS, "run", file], tmp_path) as run:
+        run.wait_for(is_training(file))
+        started = psutil.Process(run.pid).children(recursive=True)
+        run.press_ctrl_c()
+        assert run.end(SOON_S) < SOON_S
+        assert run.code == 130
+        assert_one_line_says(f"`cereals run {file}` goes on from here", run)
+        for process in started:
+            assert_nothing_is_left(process)
+
+
 def test_a_second_ctrl_c_stops_at_once_and_the_campaign_goes_on(file: Path, tmp_path: Path) -> None:
     with terminal([CEREALS, "run", file], tmp_path) as run:
         server = run.server()
