@@ -19,8 +19,6 @@ from tasks.telling.progress import console, request_stop
 ANSWERED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 TICK_S = 0.2
 """So often signals are answered, and the server is looked at."""
-
-
 Work = Callable[[], None]
 
 
