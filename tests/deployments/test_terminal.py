@@ -120,14 +120,14 @@ def test_kills_of_runs_and_of_their_servers_change_no_byte_and_leave_no_process(
         file.write_text(whole.read_text().replace(str(tmp_path / "whole"), str(tmp_path / "killed")))
         while True:
             with terminal([CEREALS, "run", file], tmp_path) as run:
-                server = run.server()
-                run.wait_for(lambda run=run: run.has_ended or (tmp_path / "killed" / "settings.json").exists())
-                kind = chance.choice(list(KILLED))
-                if run.lasts(chance.uniform(0, 9)):
+                run.wait_for(lambda run=run: run.has_ended or run.servers())
+                servers, kind = run.servers(), chance.choice(list(KILLED))
+                if run.lasts(chance.uniform(0, 12)):
                     told[kind] += 1
-                    KILLED[kind](run, server)
+                    KILLED[kind](run, servers[0])
                 run.end()
-                assert_nothing_is_left(server)
+                for server in servers:
+                    assert_nothing_is_left(server)
             if run.code == 0:
                 break
         assert differences(tmp_path / "whole", tmp_path / "killed") == []

@@ -80,16 +80,14 @@ class Terminal:
 
     def server(self) -> psutil.Process:
         """The embedded server of the process, once there is one."""
-        found: list[psutil.Process] = []
+        self.wait_for(self.servers)
+        return self.servers()[0]
 
-        def is_there() -> bool:
-            with suppress(psutil.NoSuchProcess):
-                children = psutil.Process(self.pid).children()
-                found.extend(each for each in children if "deployments.embedded" in each.cmdline())
-            return bool(found)
-
-        self.wait_for(is_there)
-        return found[0]
+    def servers(self) -> list[psutil.Process]:
+        """The embedded server of the process, if there is one now."""
+        with suppress(psutil.NoSuchProcess):
+            return [each for each in psutil.Process(self.pid).children() if "deployments.embedded" in each.cmdline()]
+        return []
 
 
 @contextmanager
