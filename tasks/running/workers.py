@@ -15,7 +15,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -228,7 +228,7 @@ def _opened(compute: Compute) -> Iterator[Workers]:
         yield ThisProcess()
     elif wanted == "local":
         loopback = {"cls": Scheduler, "options": {"host": LOOPBACK, "dashboard": False}}
-        workers = worker_specs({"DASK_LOGGING__DISTRIBUTED": "error"}, host=LOOPBACK)
+        workers = worker_specs(host=LOOPBACK, silence_logs=logging.ERROR)
         with SpecCluster(workers, loopback, silence_logs=logging.ERROR) as local, Client(local) as client:
             yield Cluster(client, compute.device)
     else:
@@ -250,11 +250,11 @@ def dask_setup(worker: Worker) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def worker_specs(environment: Mapping[str, str] | None = None, **options: Any) -> dict[str, dict[str, Any]]:
+def worker_specs(**options: Any) -> dict[str, dict[str, Any]]:
     """Describe this host's workers for Dask: one that claims CPU and sees no CUDA device; one with GPU for each device.
 
-    `environment` is theirs beside this process's own; `options` are further ones of Dask's `Nanny`. Dask is told no
-    limit of memory: shards bound it, and what trainings need is projected before a campaign starts.
+    `options` are further ones of Dask's `Nanny`. Dask is told no limit of memory: shards bound it, and what trainings
+    need is projected before a campaign starts.
     """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     devices = visible.split(",") if visible else [str(index) for index in range(torch.cuda.device_count())]
@@ -265,7 +265,7 @@ def worker_specs(environment: Mapping[str, str] | None = None, **options: Any) -
             "options": {
                 "nthreads": 1,
                 "resources": {resource: 1},
-                "env": {"CUDA_VISIBLE_DEVICES": device, **(environment or {})},
+                "env": {"CUDA_VISIBLE_DEVICES": device},
                 "memory_limit": 0,
                 "preload": [__name__],
                 **options,
