@@ -6,6 +6,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -30,9 +31,10 @@ def is_training(file: Path) -> Callable[[], bool]:
 
 def assert_nothing_is_left(process: psutil.Process) -> None:
     until = time.monotonic() + SOON_S
-    while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-        assert time.monotonic() < until, process.cmdline()
-        time.sleep(0.05)
+    with suppress(psutil.NoSuchProcess):
+        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+            assert time.monotonic() < until, process.cmdline()
+            time.sleep(0.05)
 
 
 def assert_one_line_says(text: str, run: Terminal) -> None:
@@ -124,7 +126,8 @@ def test_kills_of_runs_and_of_their_servers_change_no_byte_and_leave_no_process(
                 servers, kind = run.servers(), chance.choice(list(KILLED))
                 if run.lasts(chance.uniform(0, 12)):
                     told[kind] += 1
-                    KILLED[kind](run, servers[0])
+                    with suppress(psutil.NoSuchProcess, ProcessLookupError):  # they ended by themselves just now
+                        KILLED[kind](run, servers[0])
                 run.end()
                 for server in servers:
                     assert_nothing_is_left(server)
