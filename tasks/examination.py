@@ -34,5 +34,5 @@ def examine(settings: CampaignSettings, tracked: Track | None = None) -> dict[st
 
 def images_in_both(infos: Mapping[str, Sequence[ImageInfo]]) -> int:
     """Count the images for evaluation whose picture is in the pool too, byte for byte."""
-    pictures = {split: [info.stamps[0].digest for info in infos[split] if info.stamps] for split in SPLITS}
-    return sum(digest in set(pictures["pool"]) for digest in pictures["eval"])
+    pool, evaluated = ([info.stamps[0].digest for info in infos[split] if info.stamps] for split in SPLITS)
+    return len(set(pool) & set(evaluated))
