@@ -60,7 +60,7 @@ STUDY = f'name = "tiny"{PARTS.format(steps=12, rounds=1)}{ARMS}'
 WIDE_TABLES = """[...document.querySelectorAll('.markdown-renderer__table')].filter(
     each => each.scrollWidth > each.clientWidth).map(each => each.innerText)"""
 """Tables that the page shows in part, unless they are scrolled."""
-EAGER = "from tasks import run_progress as run; run.ARTIFACT_AFTER_S = run.ARTIFACT_EVERY_S = run.LOG_EVERY_S = 0.02; "
+EAGER = "from tasks.telling import run_progress as run; run.ARTIFACT_AFTER_S = run.ARTIFACT_EVERY_S = run.LOG_EVERY_S = 0.02; "
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +196,7 @@ def test_a_rounds_page_shows_its_stages(page: Any) -> None:
     assert left["train-seg"] == ["progress"]
     assert all(set(kinds) <= {"progress"} for stage, kinds in left.items() if stage != "report")
     log = page.inner_text("body")
-    assert re.search(r"small round 1 train-seg: \d+ of (at most )?\d+ epochs, .* left, loss", log)
+    assert re.search(r"small round 1 train-seg: \d+ of (at most )?\d+ steps, .* epoch \d+, loss", log)
     assert re.search(
         r"small round 1 train-seg: done in .*; \d+ images, \d+ epochs, \d+ steps, loss .* peak memory", log
     )
