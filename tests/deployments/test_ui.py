@@ -60,7 +60,10 @@ STUDY = f'name = "tiny"{PARTS.format(steps=12, rounds=1)}{ARMS}'
 WIDE_TABLES = """[...document.querySelectorAll('.markdown-renderer__table')].filter(
     each => each.scrollWidth > each.clientWidth).map(each => each.innerText)"""
 """Tables that the page shows in part, unless they are scrolled."""
-EAGER = "from tasks.telling import run_progress as run; run.ARTIFACT_AFTER_S = run.ARTIFACT_EVERY_S = run.LOG_EVERY_S = 0.02; "
+EAGER = (
+    "from tasks.telling import run_progress as run; "
+    "run.ARTIFACT_AFTER_S = run.ARTIFACT_EVERY_S = run.LOG_EVERY_S = 0.02; "
+)
 
 
 @pytest.fixture(scope="module")
