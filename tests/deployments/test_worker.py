@@ -54,7 +54,7 @@ def test_workers_and_campaigns_speak_tls_by_dask_s_own_settings(tmp_path: Path) 
         working(cluster.scheduler_address, **settings),
         Client(cluster, security=security) as client,
     ):
-        client.wait_for_workers(1, timeout=60)
+        client.wait_for_workers(1, timeout=200)
         (there,) = client.scheduler_info()["workers"]
         assert there.startswith("tls://")
         assert client.submit(os.getpid).result() != os.getpid()
