@@ -16,7 +16,7 @@ from command_line import CEREALS, campaign_file, cereals
 from terminal import Terminal, terminal
 
 SOON_S = 60.0
-"""What is meant is some seconds; machines that are busy with other things get more. What hangs would hang for minutes."""
+"""Some seconds are meant; machines that are busy with other things get more. What hangs would do so for minutes."""
 
 
 @pytest.fixture
