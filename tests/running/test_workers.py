@@ -219,7 +219,7 @@ def test_inside_of_a_study_its_workers_serve_all(processes: SpecCluster, small: 
 
 DEATHS: dict[str, tuple[str, str, int]] = {
     "a training": ("tasks.training", "_save_checkpoint", 3),
-    "maps": ("tasks.maps:MapStore", "write", 2),
+    "maps": ("tasks.store.maps:MapStore", "write", 2),
 }
 
 

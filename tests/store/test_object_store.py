@@ -113,11 +113,11 @@ def test_a_damaged_chunk_of_maps_is_noticed(folder: Path, damage: Callable[[byte
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
 def test_a_damaged_table_is_noticed(folder: Path, damage: Callable[[bytes], bytes]) -> None:
-    file = folder / "table"
+    file = folder / tables.CLASSES.file
     tables.CLASSES.write(file.parent, [{"class_name": str(row), "iou": row / 7} for row in range(99)])
     assert len(tables.CLASSES.read(file.parent)) == 99
     file.write_bytes(damage(file.read_bytes()))
-    with pytest.raises(ProductError, match=r"table: not readable"):
+    with pytest.raises(ProductError, match=r"classes\.parquet: not readable"):
         tables.CLASSES.read(file.parent)
 
 
