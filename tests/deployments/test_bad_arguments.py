@@ -130,7 +130,11 @@ def without_override() -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files that it may not read")
 @pytest.mark.parametrize("command", ["status", "run", "gc", "report"])
 def test_folders_without_rights(command: str, campaign: Campaign, tmp_path: Path) -> None:
-    os.chown(campaign.folder, 12345, 12345)
+    try:
+        subprocess.run(["true"], preexec_fn=without_override, check=True)
+        os.chown(campaign.folder, 12345, 12345)
+    except (subprocess.SubprocessError, PermissionError):
+        pytest.skip("this root may not give up its rights, or files")
     campaign.folder.chmod(0o700)
     done = subprocess.run(
         [CEREALS, command, tmp_path / "small.toml"],
