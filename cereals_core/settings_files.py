@@ -47,23 +47,21 @@ def parse_settings(raw: dict[str, Any], origin: str) -> CampaignSettings:
 
 
 def _read(file: Path) -> dict[str, Any]:
+    content = _content(file)
     try:
-        return tomllib.loads(_text(file))
-    except RecursionError:
-        raise SettingsError(f"{file}: not valid TOML: nested too deep; correct the file and run again") from None
-    except (tomllib.TOMLDecodeError, ValueError) as error:
-        if isinstance(error, SettingsError):
-            raise
-        raise SettingsError(f"{file}: not valid TOML: {error}; correct the file and run again") from None
+        return tomllib.loads(content.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        problem = "nested too deep" if isinstance(error, RecursionError) else error
+        raise SettingsError(f"{file}: not valid TOML: {problem}; correct the file and run again") from None
 
 
-def _text(file: Path) -> str:
+def _content(file: Path) -> bytes:
     try:
         if file.is_file() and (size := file.stat().st_size) > MOST_BYTES:
             raise SettingsError(f"{file}: {size:,} bytes, where a campaign file has {MOST_BYTES:,} at most; name that")
         if file.exists() and not file.is_file():
             raise SettingsError(f"{file}: {'a folder' if file.is_dir() else 'no file'}; name a campaign file (TOML)")
-        return file.read_text("utf-8-sig")
+        return file.read_bytes()
     except FileNotFoundError:
         raise SettingsError(
             f"{file}: no such campaign file; recipes to start from are in deployments/recipes/"

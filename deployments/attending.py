@@ -94,12 +94,14 @@ def _embedded() -> EmbeddedServer:
 
 @contextmanager
 def _noting_signals() -> Iterator[list[int]]:
+    """Note signals until the block ends, but for a hang-up that is ignored, as under nohup."""
     noted: list[int] = []
 
     def note(number: int, frame: Any) -> None:
         noted.append(number)
 
-    before = {each: signal.signal(each, note) for each in ANSWERED}
+    heeded = (each for each in ANSWERED if each != signal.SIGHUP or signal.getsignal(each) != signal.SIG_IGN)
+    before = {each: signal.signal(each, note) for each in heeded}
     try:
         yield noted
     finally:

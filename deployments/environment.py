@@ -41,8 +41,12 @@ def names_server() -> bool:
     if os.environ.get("PREFECT_API_URL"):
         return True
     homes = (Path(os.environ.get("PREFECT_HOME", Path.home() / ".prefect")), Path.home() / ".prefect")
-    told = [*(home / "profiles.toml" for home in homes), *map(Path, (".env", "prefect.toml", "pyproject.toml"))]
-    if not any(file.exists() for file in told) and "PREFECT_PROFILES_PATH" not in os.environ:
+    told = [*(home / "profiles.toml" for home in homes), Path("prefect.toml")]
+    beside = [file for file in (Path(".env"), Path("pyproject.toml")) if file.is_file()]
+    says = any(
+        b"PREFECT_" in content or b"[tool.prefect" in content for content in (each.read_bytes() for each in beside)
+    )
+    if not says and not any(file.exists() for file in told) and "PREFECT_PROFILES_PATH" not in os.environ:
         return False
     from prefect.settings import PREFECT_API_URL
 

@@ -203,9 +203,9 @@ def test_keys_of_campaign_files_in_documents_exist(document: Path) -> None:
 
 def test_campaign_and_study_file_of_the_readme_are_valid() -> None:
     campaign, section = map(tomllib.loads, code_blocks(README.read_text(), "toml"))
-    CampaignSettings.model_validate(campaign)
+    assert CampaignSettings.model_validate(campaign).name == campaign["name"]
     del campaign["seed"], campaign["acquisition"]["strategy"]
-    StudySettings.model_validate(campaign | section)
+    assert StudySettings.model_validate(campaign | section).study.strategies == tuple(section["study"]["strategies"])
 
 
 def test_the_citation_is_of_this_version_and_names_the_paper() -> None:

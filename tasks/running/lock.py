@@ -90,7 +90,7 @@ def _is_at(lock: IO[str], file: Path) -> bool:
     """Tell whether it is the file of that name, which may have been removed and made anew."""
     try:
         return os.path.samestat(os.fstat(lock.fileno()), file.stat())
-    except FileNotFoundError:
+    except OSError:  # it is gone, or was removed by another host
         return False
 
 

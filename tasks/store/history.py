@@ -1,6 +1,5 @@
 """What a campaign has reached, from its manifests alone; needs neither Prefect nor torch."""
 
-from collections import defaultdict
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
@@ -81,19 +80,22 @@ def why_stop(campaign: Campaign, number: int, ledger: Product) -> str | None:
 def end_of(campaign: Campaign) -> str | None:
     """Tell why a campaign has ended; None if it has not, or if anything of it is missing or damaged.
 
-    Every round is to have the products of the first. Large ones (weights, maps) are compared by their sizes alone.
+    What products were made from has to be there, and every round's report. Large products (weights, maps) are compared
+    by their sizes alone.
     """
-    if not (has_ended(campaign) and campaign.report_file.exists()):
+    if not (has_ended(campaign) and campaign.report_file.exists() and campaign.ledger_file.exists()):
         return None
-    made: dict[int | None, set[str]] = defaultdict(set)
-    for number, folder, _ in manifests(campaign):
+    made: list[Product] = []
+    for _, folder, _ in manifests(campaign):
         told = recorded(folder)
         if told is None or kept_or_pruned(folder, hashed=told.total_bytes <= HASHED_AT_END_BYTES) is None:
             return None
-        made[number].add(folder.name)
-    *asked, last = evaluated_rounds(campaign)
-    whole = all(made[number] == made[0] for number in asked)
-    return why_stop(campaign, last, ledger_before(campaign, last)) if whole else None
+        made.append(told)
+    rounds, digests = evaluated_rounds(campaign), {each.digest for each in made}
+    reports = sum(each.stage == "report" for each in made)
+    if reports < len(rounds) or not all(digests.issuperset(each.inputs.values()) for each in made):
+        return None
+    return why_stop(campaign, rounds[-1], ledger_before(campaign, rounds[-1]))
 
 
 def products_made(campaign: Campaign) -> Iterator[tuple[int | None, Product]]:

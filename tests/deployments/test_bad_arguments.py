@@ -1,7 +1,6 @@
 """What is typed and cannot be: one line, at once, and never a traceback."""
 
 import ctypes
-import json
 import os
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from shutil import copytree, rmtree
 import pytest
 import torch
 from command_line import CEREALS, campaign_file
+from small_campaign import toml_of
 
 from cereals_core.settings import CampaignSettings
 from deployments.cli import main
@@ -45,19 +45,8 @@ def campaign(finished: CampaignSettings, tmp_path: Path) -> Campaign:
     """A copy of a finished campaign, with `small.toml` beside it."""
     folder = copytree(finished.path, tmp_path / "campaign")
     settings = finished.model_copy(update={"folder": str(folder)})
-    (tmp_path / "small.toml").write_text(as_toml(settings))
+    (tmp_path / "small.toml").write_text(toml_of(settings))
     return Campaign(folder, settings)
-
-
-def as_toml(settings: CampaignSettings) -> str:
-    """The settings as a campaign file."""
-    lines, sections = [], []
-    for key, value in json.loads(settings.model_dump_json(exclude_none=True)).items():
-        if isinstance(value, dict):
-            sections += [f"[{key}]", *(f"{name} = {json.dumps(each)}" for name, each in value.items())]
-        else:
-            lines.append(f"{key} = {json.dumps(value)}")
-    return "\n".join([*lines, *sections])
 
 
 COMMANDS = ["run", "plan", "status", "report", "gc", "study"]

@@ -40,13 +40,28 @@ def test_a_campaign_that_has_ended_is_told_without_a_server(
     "change",
     [
         lambda campaign: rmtree(campaign.stage("train-seg", 1)),
+        lambda campaign: [rmtree(campaign.stage("train-seg", number)) for number in campaign.rounds()],
+        lambda campaign: rmtree(campaign.stage("report", 0)),
+        lambda campaign: rmtree(campaign.stage("pool", None)),
+        lambda campaign: campaign.ledger_file.unlink(),
         lambda campaign: rmtree(campaign.round(2)),
         lambda campaign: campaign.report_file.unlink(),
         lambda campaign: (campaign.stage("oracle-query", 0) / "answers.parquet").write_bytes(b"none"),
         lambda campaign: (campaign.stage("info-map", 1) / "manifest.json").write_bytes(b"{}"),
         lambda campaign: (campaign.stage("pool", None) / "pool.parquet").unlink(),
     ],
-    ids=["no training", "no last round", "no report", "damaged answers", "damaged manifest", "no pool"],
+    ids=[
+        "no training",
+        "no trainings",
+        "no report of a round",
+        "no pool",
+        "no ledger",
+        "no last round",
+        "no report",
+        "damaged answers",
+        "damaged manifest",
+        "no list",
+    ],
 )
 def test_what_is_missing_or_damaged_is_made_again(
     change: Callable[[Campaign], object], copied: CampaignSettings

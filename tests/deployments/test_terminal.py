@@ -1,11 +1,12 @@
 """Ending a run from its terminal, from outside, by the death of its server: soon, in one line, and nothing is left."""
 
+import os
 import random
 import shutil
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,6 +15,8 @@ import pytest
 from chaos_compare import differences
 from command_line import CEREALS, campaign_file, cereals
 from terminal import Terminal, terminal
+
+from deployments.attending import _noting_signals
 
 SOON_S = 60.0
 """Some seconds are meant; machines that are busy with other things get more. What hangs would do so for minutes."""
@@ -42,6 +45,15 @@ def assert_one_line_says(text: str, run: Terminal) -> None:
     assert not {"Traceback", "Error", "error", "WARNING"} & set(run.written.replace(":", " ").split()), run.written
 
 
+@pytest.fixture
+def run(file: Path, tmp_path: Path) -> Iterator[Terminal]:
+    """A run in mid-training."""
+    with terminal([CEREALS, "run", file], tmp_path) as run:
+        run.server()
+        run.wait_for(is_training(file))
+        yield run
+
+
 @pytest.mark.parametrize(
     ("end", "code"),
     [
@@ -51,16 +63,26 @@ def assert_one_line_says(text: str, run: Terminal) -> None:
     ],
     ids=["ctrl-c", "sigterm", "hang-up"],
 )
-def test_a_run_ends_after_its_step(end: Callable[[Terminal], None], code: int, file: Path, tmp_path: Path) -> None:
-    with terminal([CEREALS, "run", file], tmp_path) as run:
-        server = run.server()
-        run.wait_for(is_training(file))
-        end(run)
-        assert run.end(SOON_S) < SOON_S
-        assert run.code == code, run.written
-        if code != 129:  # with the terminal gone, nobody reads
-            assert_one_line_says(f"`cereals run {file}` goes on from here", run)
-        assert_nothing_is_left(server)
+def test_a_run_ends_after_its_step(end: Callable[[Terminal], None], code: int, run: Terminal, file: Path) -> None:
+    server = run.server()
+    end(run)
+    assert run.end(SOON_S) < SOON_S
+    assert run.code == code, run.written
+    if code != 129:  # with the terminal gone, nobody reads
+        assert_one_line_says(f"`cereals run {file}` goes on from here", run)
+    assert_nothing_is_left(server)
+
+
+def test_a_hang_up_that_is_ignored_stays_so() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        with _noting_signals() as noted:
+            os.kill(os.getpid(), signal.SIGHUP)
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert noted == [signal.SIGTERM]
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.system
@@ -77,35 +99,28 @@ def test_workers_of_this_machine_end_with_their_run_and_in_silence(file: Path, t
             assert_nothing_is_left(process)
 
 
-def test_a_second_ctrl_c_stops_at_once_and_the_campaign_goes_on(file: Path, tmp_path: Path) -> None:
-    with terminal([CEREALS, "run", file], tmp_path) as run:
-        server = run.server()
-        run.wait_for(is_training(file))
-        run.press_ctrl_c()
-        run.press_ctrl_c()
-        assert run.end(SOON_S) < SOON_S
-        assert run.code == 130
-        assert_nothing_is_left(server)
+def test_a_second_ctrl_c_stops_at_once_and_the_campaign_goes_on(run: Terminal, file: Path) -> None:
+    server = run.server()
+    run.press_ctrl_c()
+    run.press_ctrl_c()
+    assert run.end(SOON_S) < SOON_S
+    assert run.code == 130
+    assert_nothing_is_left(server)
     assert "begun train-seg" in cereals("status", file).stdout
 
 
-def test_a_run_that_is_killed_takes_its_server_along(file: Path, tmp_path: Path) -> None:
-    with terminal([CEREALS, "run", file], tmp_path) as run:
-        server = run.server()
-        run.wait_for(is_training(file))
-        run.signal(signal.SIGKILL)
-        run.end()
-        assert_nothing_is_left(server)
+def test_a_run_that_is_killed_takes_its_server_along(run: Terminal) -> None:
+    server = run.server()
+    run.signal(signal.SIGKILL)
+    run.end()
+    assert_nothing_is_left(server)
 
 
-def test_a_server_that_is_killed_takes_its_run_along(file: Path, tmp_path: Path) -> None:
-    with terminal([CEREALS, "run", file], tmp_path) as run:
-        server = run.server()
-        run.wait_for(is_training(file))
-        server.kill()
-        assert run.end(SOON_S) < SOON_S
-        assert run.code == 1
-        assert_one_line_says("cereals: the Prefect server of this process has ended; run the same command again", run)
+def test_a_server_that_is_killed_takes_its_run_along(run: Terminal) -> None:
+    run.server().kill()
+    assert run.end(SOON_S) < SOON_S
+    assert run.code == 1
+    assert_one_line_says("cereals: the Prefect server of this process has ended; run the same command again", run)
 
 
 KILLS = 50

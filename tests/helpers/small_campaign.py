@@ -1,5 +1,6 @@
 """A campaign that takes some seconds."""
 
+import json
 from pathlib import Path
 
 from cereals_core.settings import CampaignSettings
@@ -23,3 +24,14 @@ def small_settings(folder: Path, **acquisition: object) -> CampaignSettings:
         },
         "small",
     )
+
+
+def toml_of(settings: CampaignSettings) -> str:
+    """A campaign file of these settings; values of TOML are written as JSON's."""
+    lines, sections = [], []
+    for key, value in settings.model_dump(mode="json", exclude_none=True).items():
+        if isinstance(value, dict):
+            sections += [f"[{key}]", *(f"{name} = {json.dumps(each)}" for name, each in value.items())]
+        else:
+            lines.append(f"{key} = {json.dumps(value)}")
+    return "\n".join([*lines, *sections])

@@ -110,7 +110,12 @@ def test_files_that_were_copied_elsewhere_or_touched_are_the_same(
     root = shutil.copytree(tmp_path / "city", tmp_path / "elsewhere", copy_function=shutil.copyfile)
     shutil.rmtree(tmp_path / "city")
     moved = campaign.settings.data.model_copy(update={"root": root})
-    refuse_changed(Campaign(campaign.folder, campaign.settings.model_copy(update={"data": moved})), pool)
+    elsewhere = Campaign(campaign.folder, campaign.settings.model_copy(update={"data": moved}))
+    refuse_changed(elsewhere, pool)
+    said = another_of_the_same_size(root)  # its content is what was looked at
+    with pytest.raises(DataError) as told:
+        refuse_changed(elsewhere, pool)
+    assert said in str(told.value)
 
 
 def test_annotations_that_were_added_are_a_change(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from round_twin import recompute
+from small_campaign import toml_of
 from typer.testing import CliRunner
 
 from cereals_core.errors import CerealsError
@@ -79,7 +80,7 @@ def test_a_budget_in_clicks_is_kept(finished: CampaignSettings) -> None:
 
 def test_from_the_command_line(finished: CampaignSettings, tmp_path: Path) -> None:
     file, out = tmp_path / "small.toml", tmp_path / "queries.parquet"
-    file.write_text(toml(finished))
+    file.write_text(toml_of(finished))
     result = CliRunner().invoke(app, ["replay", str(file), "1", "--fusion", "g1", "--fusion", "none", "--to", str(out)])
     assert result.exit_code == 0, result.output
     assert [line.split()[0] for line in result.output.splitlines()[:4]] == ["variant", "(as", "g1", "none"]
@@ -89,13 +90,3 @@ def test_from_the_command_line(finished: CampaignSettings, tmp_path: Path) -> No
 def test_a_round_that_did_not_ask_cannot_be_replayed(finished: CampaignSettings) -> None:
     with pytest.raises(CerealsError, match="round 2 has not asked; rounds 0 to 1 have"):
         of(finished, 2)
-
-
-def toml(settings: CampaignSettings) -> str:
-    """A campaign file of the small campaign's settings."""
-    sections = settings.model_dump(mode="json", exclude_none=True)
-    lines = [f"{key} = {value!r}" for key, value in sections.items() if not isinstance(value, dict)]
-    for name, section in sections.items():
-        if isinstance(section, dict):
-            lines += [f"[{name}]", *(f"{key} = {value!r}" for key, value in section.items())]
-    return "\n".join(lines)

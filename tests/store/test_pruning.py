@@ -3,7 +3,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from small_campaign import small_settings
+from small_campaign import small_settings, toml_of
 
 from cereals_core.errors import LockedError, ProductError
 from cereals_core.settings import CampaignSettings
@@ -88,21 +88,6 @@ def test_it_is_refused_while_the_campaign_runs(campaign: Campaign, tmp_path: Pat
     (line,) = collect(file, 1, dry_run=False)
     assert line.startswith("small round 0: ")
     assert line.endswith(" in 2 folders")
-
-
-def toml_of(settings: CampaignSettings) -> str:
-    """The settings as the TOML of a campaign file."""
-    lines, sections = [], []
-    for key, value in settings.model_dump(mode="json", exclude_none=True).items():
-        if isinstance(value, dict):
-            sections += [f"[{key}]", *(f"{name} = {_toml(each)}" for name, each in value.items())]
-        else:
-            lines.append(f"{key} = {_toml(value)}")
-    return "\n".join([*lines, *sections])
-
-
-def _toml(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else repr(value).replace("'", '"')
 
 
 def test_shared_maps_go_when_no_campaign_links_them(tmp_path: Path) -> None:
