@@ -11,6 +11,8 @@ import numpy as np
 from cereals_core.shapes import UInt8
 
 STRIDE_PX = 8
+FEATURE_STRIDES_PX = (STRIDE_PX, 16, 32)
+"""Strides of the features that encoders give, each half as fine as the one before."""
 VOID = 255
 """Label of a pixel that belongs to no class: ignored by training and evaluation."""
 

@@ -1,18 +1,22 @@
 """From a network and images of one size to their maps: information, predicted clicks, or segmentations."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from cereals_core.grid import STRIDE_PX
 from cereals_core.information import Measure, SampledMeasure
 from cereals_core.models.base import Network
+from cereals_core.models.decoder import Features
 from cereals_core.models.dropout import draw_masks
 from cereals_core.shapes import Float, Float16, UInt8
 
-Images = UInt8[np.ndarray, "b h w 3"]
+Images = UInt8[np.ndarray, "b h w 3"] | tuple[Float16[np.ndarray, "b _ _ _"], ...]
+"""RGB; or features, (b, rows, columns, channels) each, the finest first, for a decoder."""
 Maps = Float16[Tensor, "b rows columns"]
 Logits = Float[Tensor, "b classes rows columns"]
 
@@ -29,8 +33,13 @@ class Predictor:
         self.device = next(model.parameters()).device
         self.autocast = torch.autocast(self.device.type, precision, enabled=precision != torch.float32)
 
-    def _upload(self, images: Images) -> UInt8[Tensor, "b 3 h w"]:
-        return torch.from_numpy(images).to(self.device, non_blocking=True).permute(0, 3, 1, 2)
+    def _upload(self, images: Images) -> Any:
+        if isinstance(images, tuple):
+            return Features(*map(self._channels_first, images))
+        return self._channels_first(images)
+
+    def _channels_first(self, values: np.ndarray) -> Tensor:
+        return torch.from_numpy(values).to(self.device, non_blocking=True).permute(0, 3, 1, 2)
 
     @torch.inference_mode()
     def information(self, images: Images, measure: Measure) -> Maps:
@@ -53,7 +62,7 @@ class Predictor:
         self, images: Images, samples: int, dropout: float, rngs: Sequence[np.random.Generator]
     ) -> Iterator[Logits]:
         """Yield the logits of each dropout sample in turn; the trunk, which no mask touches, is computed once."""
-        shapes = self.model.mask_shapes(*images.shape[1:3])
+        shapes = self.model.mask_shapes(*_size_px(images))
         with self.autocast:
             features = self.model.trunk(self._upload(images))
         for _ in range(samples):
@@ -70,10 +79,22 @@ class Predictor:
         return prediction[:, 0].float().half()
 
     @torch.inference_mode()
-    def segmentation(self, images: Images) -> UInt8[Tensor, "b h w"]:
-        """Predict the class of each pixel; logits are upsampled bilinearly from stride 8 (our choice)."""
-        height, width = images.shape[1:3]
+    def segmentation(self, images: Images, size: tuple[int, int] | None = None) -> UInt8[Tensor, "b h w"]:
+        """Predict the class of each pixel; logits are upsampled bilinearly from stride 8 (our choice).
+
+        `size`: height and width of the images in pixels, which features do not tell.
+        """
+        height, width = size or _size_px(images)
         with self.autocast:
             logits = self.model(self._upload(images))
-        full = functional.interpolate(logits.float(), scale_factor=8, mode="bilinear", align_corners=False)
+        full = functional.interpolate(logits.float(), scale_factor=STRIDE_PX, mode="bilinear", align_corners=False)
         return full[..., :height, :width].argmax(1).to(torch.uint8)
+
+
+def _size_px(images: Images) -> tuple[int, int]:
+    """Tell the size of images in pixels, of features rounded up to whole cells."""
+    if isinstance(images, tuple):
+        rows, columns = images[0].shape[1:3]
+        return rows * STRIDE_PX, columns * STRIDE_PX
+    height, width = images.shape[1:3]
+    return height, width

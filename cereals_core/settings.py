@@ -10,51 +10,12 @@ from cereals_core.data_settings import Data, Section
 from cereals_core.fusion import FUSIONS
 from cereals_core.grid import STRIDE_PX
 from cereals_core.location import Location, open_location
-from cereals_core.networks import NETWORKS
+from cereals_core.network_settings import RECIPES, Model, Training
+from cereals_core.networks import family_of
 from cereals_core.strategies import MEASURES, STRATEGIES, Cost, Unit
 
 ADDRESS = r"(tcp|tls|ucx|ws|wss)://\S+"
 """Addresses of Dask schedulers."""
-
-
-class Model(Section):
-    """The segmentation model. The cost model is FCN8s; beside an FCN8s it starts from the segmentation's weights."""
-
-    name: Literal[tuple(NETWORKS)] = "fcn8s"  # type: ignore[valid-type]  # pydantic reads the names at run time
-    """FCN8s, or a model of torchvision."""
-    width: float = Field(0.25, gt=0, le=1)
-    """Multiplier of every channel count of FCN8s, as cost model too; 1 gives the original."""
-    dropout: float = Field(0.5, ge=0, lt=1)
-    """Probability that a dropout mask is 0, in every model that has dropout."""
-    weights: Path | None = Field(None, strict=False)
-    """File of pretrained weights (a state dict): VGG16 for FCN8s at width 1, else the torchvision model or its
-    backbone. It is copied into the campaign when that starts."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Number format of the networks' arithmetic."""
-
-    @model_validator(mode="after")
-    def _vgg16_is_wide(self) -> "Model":
-        if self.weights is not None and self.name == "fcn8s" and self.width != 1:
-            raise ValueError(f"weights of VGG16 fit FCN8s of width = 1 only, not {self.width}; set width = 1.0")
-        return self
-
-
-class Training(Section):
-    """Training of both networks: Adam, a few images a step, until the loss stops improving."""
-
-    learning_rate: float = Field(1e-4, gt=0)
-    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = Field(
-        (0.99, 0.999), strict=False
-    )
-    patience_epochs: int = Field(10, gt=0)
-    """Stop when the epoch's loss has not improved for so many epochs."""
-    batch_images: int = Field(1, gt=0)
-    """Images a step; 1 is the paper's. They weigh alike, and those of one size go through the network together."""
-    max_steps: int = Field(100_000, gt=0)
-    """Stop at the latest at the end of the epoch in which so many steps are reached."""
-    method: Literal["masking", "cropping"] = "masking"
-    """What a step computes of a partly labelled image: all of it, unlabelled cells masked in the loss; or the labelled
-    regions with the network's receptive field around them, for the same gradient."""
 
 
 CountOrAll = Annotated[
@@ -176,6 +137,16 @@ class SettingsFile(Section):
     stop: Stop = Stop()
     compute: Compute = Compute()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _by_recipe(cls, raw: Any) -> Any:
+        """Fill in what `training.recipe` means for this trunk, beside keys that are given."""
+        training, model = (raw.get(key, {}) if isinstance(raw, dict) else None for key in ("training", "model"))
+        if not (isinstance(training, dict) and isinstance(model, dict)):
+            return raw
+        meant = RECIPES.get((str(training.get("recipe")), str(model.get("trunk", "trained"))), {})
+        return {**raw, "training": {**meant, **training}} if meant else raw
+
     @property
     def path(self) -> Path:
         """The folder where it is kept."""
@@ -190,16 +161,22 @@ class CampaignSettings(SettingsFile):
 
     @model_validator(mode="after")
     def _model_can(self) -> "CampaignSettings":
-        mistakes, family = [], NETWORKS[self.model.name]
+        mistakes, family = [], family_of(self.model.name)
         if self.acquisition.needs_dropout and not (family.has_dropout and self.model.dropout > 0):
             mistakes.append(
                 f'acquisition.information = "{self.acquisition.information}" needs dropout, which model.name = '
                 f'"{self.model.name}" with model.dropout = {self.model.dropout} lacks; take "entropy" or another model'
             )
-        if self.training.method == "cropping" and not family.is_local:
+        frozen, training = self.model.trunk == "frozen", self.training
+        if training.method == "cropping" and (frozen or not family.is_local):
             mistakes.append(
                 f'training.method = "cropping" needs a finite receptive field and no batch normalisation, which '
                 f'model.name = "{self.model.name}" lacks; take "masking" or "fcn8s"'
+            )
+        if training.batch == "windows" and training.context_px is None and not (frozen or family.is_local):
+            mistakes.append(
+                f'training.batch = "windows" needs to know how far outputs of model.name = "{self.model.name}" see, '
+                'which is everything; set training.context_px = 32 to cut windows out all the same, or batch = "images"'
             )
         if mistakes:
             raise ValueError("; ".join(mistakes))
@@ -220,7 +197,14 @@ def deciding_settings(settings: CampaignSettings) -> dict[str, Any]:
     """Return the settings that results depend on: not where things are, how to compute, or when to stop."""
     return settings.model_dump(
         mode="json",
-        exclude={"folder": True, "stop": True, "data": {"root"}, "acquisition": {"strategy"}, "compute": True},
+        exclude={
+            "folder": True,
+            "stop": True,
+            "data": {"root"},
+            "training": {"recipe"},
+            "acquisition": {"strategy"},
+            "compute": True,
+        },
     )
 
 

@@ -1,44 +1,35 @@
-"""Training to convergence on partly labelled images: a few images a step, unlabelled cells masked in the loss.
+"""Training on partly labelled images: to convergence, or so many steps; unlabelled cells are masked in the loss.
 
-A step's loss is the mean over its images of each image's own mean over its labelled cells: images weigh alike, however
-much of them is labelled. Images of one size go through the network as one tensor, others in turn, and gradients add up.
-
-By cropping, only those parts of an image are computed that its labelled cells depend on. Each crop adds its share to
-the gradient of the one step, so that loss and gradient are those of masking but for rounding: sums are taken in another
-order, and convolutions of another shape may be computed in another way.
+What a step computes, and how images and cells weigh, `batches` and `windows` say.
 
 Everything random in an epoch comes from that epoch's own stream, so a run that is stopped after any epoch and restored
 goes on to the same weights, bit for bit.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from cereals_core.cropping import Crop, crops
+from cereals_core.batches import Batches, ImageBatches, InOrder, Part, Sample
 from cereals_core.errors import CerealsError
 from cereals_core.grid import VOID
 from cereals_core.models.base import Network
-from cereals_core.models.dropout import draw_masks
-from cereals_core.settings import Training
-from cereals_core.shapes import Bool, Float, Float32, UInt8
+from cereals_core.models.decoder import Features
+from cereals_core.network_settings import Training
+from cereals_core.shapes import Float, Float32, UInt8
+from cereals_core.windows import WindowBatches
 
-Image = UInt8[np.ndarray, "_ _ 3"] | UInt8[Tensor, "_ _ 3"]
-"""RGB, in main memory or where the network is."""
-Target = UInt8[np.ndarray, "_ _"] | Float32[np.ndarray, "_ _"]
-"""At stride 8: labels, or clicks, NaN where nothing is labelled."""
-Sample = tuple[Image, Target]
-"""Image and its target."""
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Mean over the labelled cells of a network's output and a target, each of one image or crop."""
-InOrder = Callable[[Iterable[int]], Iterable[Sample]]
-"""Reader of the samples at these indices, in this order."""
+POLY_POWER = 0.9
+"""Power of the polynomial decay of the learning rate, as in DeepLab (Chen et al. 2017)."""
 
 
 class DivergedError(CerealsError, ArithmeticError):
@@ -48,6 +39,30 @@ class DivergedError(CerealsError, ArithmeticError):
 def segmentation_loss(logits: Float[Tensor, "b classes h w"], labels: UInt8[Tensor, "b h w"]) -> Float[Tensor, ""]:
     """Average the cross entropy over the labelled cells, in nats; VOID is ignored."""
     return functional.cross_entropy(_at_least_float32(logits), labels.long(), ignore_index=VOID)
+
+
+def weighted_segmentation_loss(weights: Float32[Tensor, "classes"]) -> Loss:
+    """Return the loss that counts a cell by the weight of its class: their sum over the number of labelled cells."""
+    return partial(_weighted_loss, weights)
+
+
+def _weighted_loss(
+    weights: Float32[Tensor, "classes"], logits: Float[Tensor, "b classes h w"], labels: UInt8[Tensor, "b h w"]
+) -> Float[Tensor, ""]:
+    total = functional.cross_entropy(
+        _at_least_float32(logits), labels.long(), weights.to(logits.device), ignore_index=VOID, reduction="sum"
+    )
+    return total / (labels != VOID).sum()
+
+
+def balanced_weights(counts: Sequence[int]) -> Float32[Tensor, "classes"]:
+    """Weigh classes by the inverse root of their labelled cells, so that the mean weight of a cell is 1 (our choice).
+
+    A class without a cell weighs as one with a single cell.
+    """
+    cells = torch.tensor(counts, dtype=torch.float64)
+    weights = cells.clamp(min=1).rsqrt()
+    return (weights * cells.sum().clamp(min=1) / (weights * cells).sum().clamp(min=1e-12)).float()
 
 
 def cost_loss(prediction: Float[Tensor, "b 1 h w"], clicks: Float32[Tensor, "b h w"]) -> Float[Tensor, ""]:
@@ -69,21 +84,11 @@ class Epoch:
     loss: float
 
 
-class Part(NamedTuple):
-    """A part of an image that is computed by itself in a step: a crop, or all of it."""
-
-    image: Image
-    target: Target
-    """With the cells that count here alone."""
-    masks: list[Tensor]
-    share: float
-    """Weight of the part in the image's loss."""
-
-
 class Trainer:
-    """Training by Adam until the epoch's loss has not improved for `patience_epochs`; it keeps the best weights.
+    """Training by Adam: until the epoch's loss has not improved for `patience_epochs`, or `settings.steps` steps.
 
-    `rng(epoch)` gives the random stream of an epoch: order of samples, then the dropout masks, image by image.
+    `rng(epoch)` gives the random stream of an epoch: order of samples, then augmentation and dropout masks, image by
+    image. Decoupled weight decay (AdamW, Loshchilov and Hutter 2019) where the settings ask for it.
     """
 
     def __init__(
@@ -97,17 +102,25 @@ class Trainer:
     ) -> None:
         self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.device = next(model.parameters()).device
-        self.loss, self.settings, self.dropout, self.rng, self.precision = loss, settings, dropout, rng, precision
-        self.optimiser = torch.optim.Adam(
-            model.parameters(), lr=settings.learning_rate, betas=settings.betas, fused=True
+        self.loss, self.settings, self.rng, self.precision = loss, settings, rng, precision
+        kind = {"images": ImageBatches, "windows": WindowBatches}[settings.batch]
+        self.batches: Batches = kind(model, settings, dropout, self.device)
+        options: dict[str, Any] = {"lr": settings.learning_rate, "betas": settings.betas, "fused": True}
+        self.optimiser: torch.optim.Optimizer = (
+            torch.optim.AdamW(model.parameters(), weight_decay=settings.weight_decay, **options)
+            if settings.weight_decay
+            else torch.optim.Adam(model.parameters(), **options)
         )
         self.history: list[Epoch] = []
         self.best_weights: dict[str, Tensor] = {}
 
     @property
     def best(self) -> Epoch:
-        """The epoch of the lowest loss so far, the earlier one of equals."""
-        return min(self.history, key=lambda epoch: epoch.loss)
+        """The epoch whose weights are kept: of the lowest loss so far, the earlier one of equals; or the last one.
+
+        The last one where the number of steps is set.
+        """
+        return self.history[-1] if self.settings.steps else min(self.history, key=lambda epoch: epoch.loss)
 
     @property
     def steps(self) -> int:
@@ -117,77 +130,83 @@ class Trainer:
     @property
     def finished(self) -> bool:
         """Whether the loss has stopped improving, or the step limit is reached."""
-        if not self.history:
-            return False
-        last = self.history[-1]
-        waited = last.epoch - self.best.epoch
-        return waited >= self.settings.patience_epochs or last.steps >= self.settings.max_steps
+        return bool(self.history) and (self.was_cut or self.steps == self.settings.steps or self._has_converged)
+
+    @property
+    def was_cut(self) -> bool:
+        """Whether `max_steps` ended the training before the loss had stopped improving."""
+        return not self.settings.steps and self.steps >= self.settings.max_steps and not self._has_converged
+
+    @property
+    def _has_converged(self) -> bool:
+        waited = self.history[-1].epoch - self.best.epoch
+        return not self.settings.steps and waited >= self.settings.patience_epochs
 
     def run_epoch(self, samples: Sequence[Sample], in_order: InOrder | None = None) -> Epoch:
         """Take steps on all samples, in random order, and record the epoch.
 
-        `in_order` may know a faster way to the samples than one after the other. The last step of an epoch takes the
-        images that are left.
+        The last one ends where the number of steps is reached. `in_order` may know a faster way to the samples than one
+        after the other.
         """
         number = len(self.history)
-        rng = self.rng(number)
-        order = rng.permutation(len(samples))
-        taken = map(samples.__getitem__, order) if in_order is None else in_order(order)
-        losses = [self._step(batch, rng) for batch in _batches(taken, self.settings.batch_images)]
-        steps = len(losses) + self.steps
-        epoch = Epoch(number, steps, float(torch.cat(losses).double().mean()))
+        batches: Iterable[Any] = self.batches.of_epoch(samples, in_order, self.rng(number))
+        if self.settings.steps:
+            batches = islice(batches, self.settings.steps - self.steps)
+        losses: list[Tensor] = []
+        for count, batch in enumerate(batches, start=self.steps):
+            self._set_learning_rate(count)
+            losses.append(self._step(batch))
+        epoch = Epoch(number, self.steps + len(losses), float(torch.cat(losses).double().mean()))
         if not np.isfinite(epoch.loss):
             raise DivergedError(f"the loss of epoch {number} is {epoch.loss}: lower training.learning_rate")
         self.history.append(epoch)
-        if self.best is epoch:
+        if self.best is epoch and (not self.settings.steps or self.finished):
             self.best_weights = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
         return epoch
 
-    def _step(self, batch: Sequence[Sample], rng: np.random.Generator) -> Float[Tensor, "images"]:
-        """Take one step of the optimiser; return the loss of each image."""
-        parts = [self._parts(sample, rng) for sample in batch]
-        losses: list[list[Tensor]] = [[] for _ in batch]
+    def _set_learning_rate(self, step: int) -> None:
+        """Let the learning rate fall to 0 at the last step, where the settings say so."""
+        if self.settings.decay == "poly" and self.settings.steps:
+            left = 1 - step / self.settings.steps
+            for group in self.optimiser.param_groups:
+                group["lr"] = self.settings.learning_rate * left**POLY_POWER
+
+    def _step(self, parts: Sequence[Sequence[Part]]) -> Float[Tensor, "images"]:
+        """Take one step of the optimiser on the parts of its images; return the loss of each image."""
+        losses: list[list[Tensor]] = [[] for _ in parts]
         self.optimiser.zero_grad()
         for places in _of_one_size(parts):
             together = [parts[image][part] for image, part in places]
-            for (image, _), loss in zip(places, self._add_gradient(together, len(batch)), strict=True):
+            for (image, _), loss in zip(places, self._add_gradient(together, len(parts)), strict=True):
                 losses[image].append(loss)
         self.optimiser.step()
         return torch.stack([torch.stack(each).sum() for each in losses])
 
-    def _parts(self, sample: Sample, rng: np.random.Generator) -> list[Part]:
-        """Return what is computed of an image; draws its masks."""
-        image, target = sample
-        height, width = image.shape[:2]
-        masks = draw_masks(rng, self.model.mask_shapes(height, width), self.dropout, self.device)
-        context_px = self.model.context_px if self.settings.method == "cropping" else None
-        found = crops(_labelled(target), height, width, context_px, self.model.crop_grid_px)
-        return [self._part(crop, sample, masks) for crop in found]
-
-    def _part(self, crop: Crop, sample: Sample, masks: list[Tensor]) -> Part:
-        image, target = sample
-        counted = np.where(crop.cells, target[crop.box.cell_slices], _unlabelled(target))
-        rows, columns = crop.slices_at(self.model.mask_stride_px)
-        return Part(image[crop.box.slices], counted, [mask[..., rows, columns] for mask in masks], crop.share)
-
     def _add_gradient(self, parts: Sequence[Part], batch_images: int) -> list[Float[Tensor, ""]]:
         """Add the gradient of parts of one size to a step of so many images; return their shares of the losses."""
-        images = self._tensor([part.image for part in parts]).permute(0, 3, 1, 2)
-        targets = self._tensor([part.target for part in parts])
+        images, targets = self._images(parts), self._tensor([_several(part) for part in parts])
         masks = [_joined(each) for each in zip(*(part.masks for part in parts), strict=True)]
         with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
             output = self.model(images, masks)
-        each_output = output.split(1) if len(parts) > 1 else [output]
-        pairs = zip(each_output, targets.split(1), parts, strict=True)
+        counts = [len(_several(part)) for part in parts]
+        each_output = output.split(counts) if len(parts) > 1 else [output]
+        pairs = zip(each_output, targets.split(counts), parts, strict=True)
         losses = [self.loss(output, target) * part.share for output, target, part in pairs]
         torch.autograd.backward(losses, [torch.full_like(loss, 1 / batch_images) for loss in losses])
         return [loss.detach() for loss in losses]
 
-    def _tensor(self, arrays: Sequence[Image] | Sequence[Target]) -> Tensor:
-        """Stack arrays of one shape to one tensor where the network is."""
+    def _images(self, parts: Sequence[Part]) -> Any:
+        """Bring what the network takes of these parts to it, channels first."""
+        if isinstance(parts[0].image, Features):
+            fields = zip(*(part.image for part in parts), strict=True)
+            return Features(*(None if each[0] is None else _first(self._tensor(each)) for each in fields))
+        return _first(self._tensor([part.image[None] for part in parts]))
+
+    def _tensor(self, arrays: Sequence[Any]) -> Tensor:
+        """Join arrays along their first axis to one tensor where the network is."""
         if len({isinstance(array, Tensor) for array in arrays}) > 1:  # some of them are there
             arrays = [torch.as_tensor(array).to(self.device, non_blocking=True) for array in arrays]
-        return _joined([torch.as_tensor(array)[None] for array in arrays]).to(self.device, non_blocking=True)
+        return _joined([torch.as_tensor(array) for array in arrays]).to(self.device, non_blocking=True)
 
     def state(self) -> dict[str, Any]:
         """Return everything needed to go on after this epoch, as tensors and plain values."""
@@ -206,21 +225,9 @@ class Trainer:
         self.history = [Epoch(*values) for values in state["history"]]
 
 
-def _labelled(target: Target) -> Bool[np.ndarray, "rows columns"]:
-    """Tell which cells the loss counts."""
-    return target != VOID if target.dtype == np.uint8 else ~np.isnan(target)
-
-
-def _unlabelled(target: Target) -> np.generic:
-    """Return what a target of this kind holds where the loss counts nothing."""
-    return np.uint8(VOID) if target.dtype == np.uint8 else np.float32(np.nan)
-
-
-def _batches(samples: Iterable[Sample], size: int) -> Iterator[list[Sample]]:
-    """Yield so many samples at a time; the last batch may be smaller."""
-    remaining = iter(samples)
-    while batch := list(islice(remaining, size)):
-        yield batch
+def _several(part: Part) -> Any:
+    """Return the part's target with an axis for its windows; an image or crop is one."""
+    return part.target if isinstance(part.image, Features) else part.target[None]
 
 
 def _of_one_size(parts: Sequence[Sequence[Part]]) -> Iterable[list[tuple[int, int]]]:
@@ -228,8 +235,17 @@ def _of_one_size(parts: Sequence[Sequence[Part]]) -> Iterable[list[tuple[int, in
     groups: dict[tuple[int, ...], list[tuple[int, int]]] = {}
     for image, of_image in enumerate(parts):
         for index, part in enumerate(of_image):
-            groups.setdefault((*part.image.shape, index), []).append((image, index))
+            groups.setdefault((*_shape(part), index), []).append((image, index))
     return groups.values()
+
+
+def _shape(part: Part) -> tuple[int, ...]:
+    return tuple(part.image.fine.shape if isinstance(part.image, Features) else part.image.shape)
+
+
+def _first(x: Tensor) -> Tensor:
+    """Put the channels, the last axis of four, behind the first."""
+    return x.permute(0, 3, 1, 2) if x.ndim == 4 else x
 
 
 def _joined(tensors: Sequence[Tensor]) -> Tensor:

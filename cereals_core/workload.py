@@ -86,8 +86,10 @@ class Workload:
         return max(self.images - self.seed_images - asked, 0)
 
     def steps(self, number: int) -> int:
-        """Count the training steps of a round, in whole epochs, the last being that in which `max_steps` is reached."""
+        """Count the training steps of a round: those that are set; or in whole epochs until `max_steps` is reached."""
         training = self.settings.training
+        if training.steps is not None:
+            return training.steps
         of_an_epoch = ceil(self.labelled_images(number) / training.batch_images)
         return of_an_epoch * ceil(training.max_steps / of_an_epoch)
 

@@ -1,30 +1,53 @@
 """From settings to networks."""
 
 from importlib import import_module
+from typing import Any
 
 import torch
+from torch import nn
 
-from cereals_core.models.base import Network
-from cereals_core.models.fcn8s import FCN8s
-from cereals_core.networks import NETWORKS
-from cereals_core.settings import Model
+from cereals_core.models.base import Network, Published
+from cereals_core.network_settings import Model
+from cereals_core.networks import family_of
 
 
 def build_network(model: Model, outputs: int) -> Network:
-    """Build the segmentation network, one output a class, its weights yet to be set."""
-    network: Network = import_module(NETWORKS[model.name].module).build(model, outputs)
+    """Build the network that is trained, its weights yet to be set; without its encoder where that is frozen.
+
+    `outputs`: one a class, or 1 for the cost network, which has the same architecture, as in the paper.
+    """
+    network: Network = _module(model).build(model, outputs)
+    if model.weights is not None:
+        network.freeze_statistics()
     return network
 
 
-def network_outline(model: Model) -> Network:
-    """Build the segmentation network without memory for its weights: for names and shapes, or to see that it can be."""
-    with torch.device("meta"):
-        return build_network(model, outputs=1)
+def build_encoder(model: Model) -> nn.Module:
+    """Build the part that a frozen trunk computes once, its weights yet to be set.
 
-
-def build_cost_network(model: Model) -> FCN8s:
-    """Build the cost network, its weights yet to be set: FCN8s with one output, whatever the segmentation network is.
-
-    The paper's cost model has the architecture of its segmentation model, FCN8s; beside another it stands by itself.
+    It turns images (b, 3, h, w) in [0, 255] into features at strides 8, 16 and 32, (b, channels, rows, columns) each.
     """
-    return FCN8s(1, model.width)
+    encoder: nn.Module = _module(model).build_encoder(model)
+    return encoder
+
+
+def feature_channels(model: Model) -> tuple[int, ...]:
+    """Tell the channels of the features that `build_encoder`'s network gives, the finest first."""
+    channels: tuple[int, ...] = _module(model).feature_channels(model)
+    return channels
+
+
+def network_outline(model: Model) -> Network:
+    """Build the whole network without memory for its weights: for names and shapes, or to see that it can be."""
+    with torch.device("meta"):
+        return build_network(model.model_copy(update={"trunk": "trained"}), outputs=1)
+
+
+def download(model: Model) -> Published:
+    """Fetch pretrained weights as the network's library does; what that raises without a way there is its own."""
+    published: Published = _module(model).download(model)
+    return published
+
+
+def _module(model: Model) -> Any:
+    return import_module(family_of(model.name).module)

@@ -6,13 +6,15 @@ for any H and W (our choice; the original pads the image by 100 px and crops).
 
 import math
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from cereals_core.models.base import Images, Masks, Network, Outputs
-from cereals_core.settings import Model
+from cereals_core.models.base import Images, Masks, Network, Outputs, Published, Source
+from cereals_core.models.beside import import_beside
+from cereals_core.network_settings import Model
 from cereals_core.shapes import Float
 
 VGG16_BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
@@ -48,6 +50,7 @@ class FCN8s(Network):
     # image of this, and so are the rows. At the image's edge zero padding and partial pooling windows are the same in
     # the crop as in the image.
     context_px = 216
+    scores = ("score", "upscore")
     mean: Tensor
     std: Tensor
 
@@ -104,10 +107,15 @@ class FCN8s(Network):
         x = _crop(self.upscore(x), features.pool4) + features.pool4
         return _crop(self.upscore_pool4(x), features.pool3) + features.pool3
 
-    def copy_all_but_scores(self, other: "FCN8s") -> None:
-        """Take every weight of `other` but the layers that produce outputs (scores and their upsampling)."""
-        weights = {name: value for name, value in other.state_dict().items() if "score" not in name}
-        self.load_state_dict(weights, strict=False)
+    def source_of(self, weights: Mapping[str, Tensor]) -> Source:
+        """Name VGG16's layers; its first two fully connected ones become convolutions (Long et al. 2015)."""
+        layers, position = {"fc6": "classifier.0", "fc7": "classifier.3"}, 0
+        for block, channels in enumerate(VGG16_BLOCKS):  # convolutions and ReLUs are numbered on, and each pooling
+            for conv in range(len(channels)):
+                layers[f"blocks.{block}.conv{conv + 1}"] = f"features.{position + 2 * conv}"
+            position += 2 * len(channels) + 1
+        names = {f"{own}.{kind}": f"{key}.{kind}" for own, key in layers.items() for kind in ("weight", "bias")}
+        return Source("torchvision's vgg16 (the one without batch normalisation)", names, ("classifier.6.",))
 
 
 def _vgg_block(previous: int, channels: list[int]) -> nn.Sequential:
@@ -135,3 +143,9 @@ def _bilinear_(weight: Float[Tensor, "c c 4 4"]) -> None:
 def build(model: Model, outputs: int) -> FCN8s:
     """Build the network that the settings describe."""
     return FCN8s(outputs, model.width)
+
+
+def download(model: Model) -> Published:
+    """Fetch VGG16 as torchvision publishes it."""
+    weights = import_beside("torchvision.models", model.name).VGG16_Weights.DEFAULT
+    return Published(weights.get_state_dict(progress=False), weights.url)

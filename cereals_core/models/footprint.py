@@ -2,10 +2,10 @@
 
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves
 from cereals_core.grid import STRIDE_PX
 from cereals_core.models.base import Network
 
+Kind = TypeVar("Kind", bound=nn.Module)
 KERNELS_SHARE = 1.25
 """Memory of a pass for each byte of tensors alive at its peak: convolutions reorder what they work on. FCN8s at widths
 from 0.125 to 1 and ResNet50 took 1.10 to 1.28 (PyTorch 2.13 on a CPU)."""
@@ -47,13 +48,13 @@ class LiveTensors(TorchDispatchMode):
         self.live_bytes -= self._storages.pop(key)
 
 
-def outline(build: Callable[[], Network], precision: torch.dtype = torch.float32) -> Network:
+def outline(build: Callable[[], Kind], precision: torch.dtype = torch.float32) -> Kind:
     """Build a network without memory for its weights, in the number format of its arithmetic."""
     with torch.device("meta"):
         return build().to(precision)
 
 
-def parameter_bytes(network: Network) -> int:
+def parameter_bytes(network: nn.Module) -> int:
     """Count the network's weights in float32, as they are trained and saved."""
     return sum(parameter.numel() for parameter in network.parameters()) * torch.float32.itemsize
 
@@ -88,8 +89,16 @@ def prediction_bytes(network: Network, height: int, width: int, images: int = 1,
     return round(parameter_bytes(network) + KERNELS_SHARE * tensors.peak_bytes)
 
 
-def _images(network: Network, height: int, width: int, count: int) -> tuple[Tensor, list[Tensor]]:
-    images = torch.zeros((count, 3, height, width), dtype=torch.uint8, device="meta")
+def encoding_bytes(encoder: nn.Module, height: int, width: int, images: int = 1) -> int:
+    """Count what an encoder holds at the peak of a pass over so many images; `encoder` is an outline."""
+    with torch.no_grad(), LiveTensors() as tensors:
+        encoder(torch.zeros((images, 3, height, width), dtype=torch.uint8, device="meta"))
+    return round(parameter_bytes(encoder) + KERNELS_SHARE * tensors.peak_bytes)
+
+
+def _images(network: Network, height: int, width: int, count: int) -> tuple[Any, list[Tensor]]:
     precision = next(network.parameters()).dtype
     shapes = [(count, *shape[1:]) for shape in network.mask_shapes(height, width)]
-    return images, [torch.ones(shape, dtype=precision, device="meta") for shape in shapes]
+    return network.example(count, height, width, "meta"), [
+        torch.ones(shape, dtype=precision, device="meta") for shape in shapes
+    ]

@@ -3,22 +3,19 @@
 torchvision is imported only when such a model is asked for: campaigns with FCN8s do without it.
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple, final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cereals_core.errors import CerealsError
 from cereals_core.grid import STRIDE_PX, map_shape
-from cereals_core.models.base import Images, Masks, Network, Outputs
+from cereals_core.models.base import Images, Masks, Network, Outputs, Published, Source
+from cereals_core.models.beside import import_beside
 from cereals_core.models.fcn8s import MEAN, STD
-from cereals_core.settings import Model
+from cereals_core.network_settings import Model
 from cereals_core.shapes import Float
-
-
-class TorchvisionError(CerealsError, ImportError):
-    """A torchvision that is missing, or does not fit the torch beside it."""
 
 
 class Architecture(NamedTuple):
@@ -68,7 +65,7 @@ class TorchvisionNetwork(Network):
     CUDA's bilinear upsampling sums gradients in any order: there, trainings of DeepLab and LRASPP repeat to rounding
     only.
 
-    Raises TorchvisionError where torchvision cannot be imported.
+    Raises LibraryError where torchvision cannot be imported.
     """
 
     classifier: Any
@@ -79,6 +76,7 @@ class TorchvisionNetwork(Network):
         super().__init__()
         self.name, self.architecture = name, ARCHITECTURES[name]
         self.mask_stride_px = self.architecture.stride_px
+        self.scores = tuple(f"{layer}." for layer in self.architecture.scores)
         self.statistics_frozen = False
         model = _build(name, outputs)
         cut = self.architecture.behind_dropout is not None
@@ -114,6 +112,19 @@ class TorchvisionNetwork(Network):
                 module.eval()
         return self
 
+    def source_of(self, weights: Mapping[str, Tensor]) -> Source:
+        """Name torchvision's weights: those of a whole model, or of an ImageNet classifier for the backbone.
+
+        A whole model has our names; an ImageNet classifier's lack `backbone.`, or have `features.` in its place.
+        """
+        what = f"torchvision's {self.name} or of its backbone trained on ImageNet"
+        if any(name.startswith("backbone.") for name in weights):
+            names = {name: name for name in self.state_dict() if not name.startswith(self.scores)}
+            return Source(what, names, ("aux_classifier.", *self.scores))
+        prefix = "features." if "mobilenet" in self.name else ""
+        own = (name for name in self.state_dict() if name.startswith("backbone."))
+        return Source(what, {name: prefix + name.removeprefix("backbone.") for name in own}, ("classifier.", "fc."))
+
     def trunk(self, images: Images) -> Features:
         """Compute everything before the dropout from images in [0, 255]."""
         maps = self.backbone((images - self.mean) / self.std)
@@ -140,17 +151,20 @@ class TorchvisionNetwork(Network):
         return x[..., :rows, :columns]
 
 
+_SEGMENTATION = "torchvision.models.segmentation"
+
+
 def _build(name: str, outputs: int) -> Any:
-    try:
-        from torchvision.models import segmentation
-    except (ImportError, RuntimeError) as error:
-        raise TorchvisionError(
-            f'model.name = "{name}" needs torchvision, which cannot be imported here ({error}); install torch and '
-            'torchvision as builds of one index that belong together, or take "fcn8s"'
-        ) from error
-    return getattr(segmentation, name)(weights=None, weights_backbone=None, num_classes=outputs, aux_loss=False)
+    build = getattr(import_beside(_SEGMENTATION, name), name)
+    return build(weights=None, weights_backbone=None, num_classes=outputs, aux_loss=False)
 
 
 def build(model: Model, outputs: int) -> TorchvisionNetwork:
     """Build the network that the settings name."""
     return TorchvisionNetwork(model.name, outputs)
+
+
+def download(model: Model) -> Published:
+    """Fetch the whole model as torchvision publishes it: trained on a part of COCO, with the classes of VOC."""
+    weights = import_beside("torchvision.models", model.name).get_model_weights(model.name).DEFAULT
+    return Published(weights.get_state_dict(progress=False), weights.url)

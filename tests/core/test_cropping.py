@@ -13,8 +13,8 @@ from torch import Tensor
 from cereals_core.cropping import Crop, crops
 from cereals_core.grid import STRIDE_PX, VOID, Box, map_shape
 from cereals_core.models.fcn8s import FCN8s
+from cereals_core.network_settings import Training
 from cereals_core.seeding import rng
-from cereals_core.settings import Training
 from cereals_core.training import Loss, Sample, Trainer, cost_loss, segmentation_loss
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -4,7 +4,7 @@ import torchvision_there
 from torch import Tensor, nn
 
 from cereals_core.models.base import Network
-from cereals_core.models.build import build_cost_network, build_network
+from cereals_core.models.build import build_network
 from cereals_core.models.footprint import (
     KERNELS_SHARE,
     LiveTensors,
@@ -13,7 +13,7 @@ from cereals_core.models.footprint import (
     prediction_bytes,
     training_bytes,
 )
-from cereals_core.settings import Model
+from cereals_core.network_settings import Model
 
 HEIGHT, WIDTH = 40, 64
 PIXELS = HEIGHT * WIDTH
@@ -77,20 +77,19 @@ def test_a_step_on_a_batch_keeps_them_for_each_image() -> None:
     batches = [training_bytes(network, HEIGHT, WIDTH, images) for images in (1, 2, 5)]
     assert batches[2] - batches[1] == pytest.approx(3 * (batches[1] - batches[0]), abs=10)
     assert batches[1] - batches[0] == pytest.approx(KERNELS_SHARE * (3 + 3 * 4 + 3 * 2 * 4) * PIXELS, abs=10)
-    deep = outline(lambda: build_cost_network(Model(width=0.25)))
+    deep = outline(lambda: build_network(Model(width=0.25), 1))
     four, eight = (training_bytes(deep, 256, 512, images) - 4 * parameter_bytes(deep) for images in (4, 8))
     assert eight / four == pytest.approx(2, rel=0.1)
 
 
 def test_the_best_weights_are_there_twice_while_they_change() -> None:
-    network = outline(lambda: build_cost_network(Model(width=0.5)))
+    network = outline(lambda: build_network(Model(width=0.5), 1))
     assert training_bytes(network, 32, 32) == 6 * parameter_bytes(network)
 
 
 def test_half_the_format_is_half_of_what_is_kept_but_for_places_of_maxima() -> None:
     full, half = (
-        outline(lambda: build_cost_network(Model(width=0.25)), precision)
-        for precision in (torch.float32, torch.bfloat16)
+        outline(lambda: build_network(Model(width=0.25), 1), precision) for precision in (torch.float32, torch.bfloat16)
     )
     kept = [training_bytes(network, 512, 1024) - 4 * parameter_bytes(network) for network in (full, half)]
     assert 0.5 < kept[1] / kept[0] < 0.8

@@ -2,8 +2,6 @@ import copy
 import io
 import itertools
 import math
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,17 +14,15 @@ from strategies import FEW
 from torch import Tensor
 from torchvision_there import segmentation
 
-from cereals_core.errors import CerealsError
 from cereals_core.grid import map_shape
 from cereals_core.information import MEASURES
-from cereals_core.models.build import build_cost_network, build_network
+from cereals_core.models.build import build_network
 from cereals_core.models.dropout import draw_masks
-from cereals_core.models.fcn8s import FCN8s
-from cereals_core.models.torchvision_models import ARCHITECTURES, TorchvisionError, TorchvisionNetwork
-from cereals_core.networks import NETWORKS
+from cereals_core.models.torchvision_models import ARCHITECTURES, TorchvisionNetwork
+from cereals_core.network_settings import Model, Training
+from cereals_core.networks import family_of
 from cereals_core.prediction import Predictor
 from cereals_core.seeding import rng
-from cereals_core.settings import Model, Training
 from cereals_core.training import Trainer, segmentation_loss
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -74,21 +70,28 @@ def twice_as_fine(x: np.ndarray) -> np.ndarray:
     return pairs.reshape(*x.shape[:-1], -1)
 
 
-def test_every_name_of_the_settings_has_its_row() -> None:
-    assert list(NETWORKS) == ["fcn8s", *NAMES]
-    assert {name for name in NAMES if NETWORKS[name].has_dropout} == MASK_CHANNELS_AND_STRIDE.keys()
-    assert [name for name in NETWORKS if NETWORKS[name].is_local] == ["fcn8s"]
+def test_every_name_has_its_family() -> None:
+    assert {name for name in NAMES if family_of(name).has_dropout} == MASK_CHANNELS_AND_STRIDE.keys()
+    names = ["fcn8s", *NAMES, "timm:resnet18.a1_in1k", "smp:unet/timm-tf_efficientnet_lite0"]
+    assert [name for name in names if family_of(name).is_local] == ["fcn8s"]
+    assert [name for name in names if family_of(name).has_encoder] == ["timm:resnet18.a1_in1k"]
+    for name in ("resnet18", "timm:", "timm:a b", "smp:unet", "smp:unet/", "FCN8s", ""):
+        with pytest.raises(ValueError, match="no such network; there are fcn8s, "):
+            family_of(name)
 
 
-def test_the_cost_network_is_fcn8s_of_one_output_beside_any_model() -> None:
-    with torch.device("meta"):
-        beside_itself = build_network(Model(name="fcn8s", width=0.1), CLASSES)
-        assert isinstance(beside_itself, FCN8s)
-        costs = [build_cost_network(Model(name=name, width=0.1)) for name in NETWORKS]
-    for cost in costs:
-        assert type(cost) is FCN8s
-        assert cost.score.out_channels == 1
-        assert cost.fc6.weight.shape == beside_itself.fc6.weight.shape
+@pytest.mark.parametrize("name", ["fcn8s", FCN, *MOBILE])
+def test_the_cost_network_has_one_output_and_all_else_of_the_segmentation_network(name: str) -> None:
+    segmentation, cost = (build_network(Model(name=name, width=0.1), outputs) for outputs in (CLASSES, 1))
+    for seed, each in enumerate((segmentation, cost)):
+        each.initialise(torch.Generator().manual_seed(seed))
+    drawn = copy.deepcopy(cost.state_dict())
+    cost.copy_all_but_scores(segmentation)
+    scores = {key for key in drawn if key.startswith(cost.scores)}
+    assert scores
+    for key, value in cost.state_dict().items():
+        assert torch.equal(value, drawn[key] if key in scores else segmentation.state_dict()[key])
+    assert cost.eval()(images(41, 59)).shape == (1, 1, 6, 8)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -109,7 +112,7 @@ def test_masks_fit_what_they_multiply(name: str) -> None:
     with torch.device("meta"):
         model = TorchvisionNetwork(name, CLASSES).eval()
         features = model.trunk(torch.empty(1, 3, 41, 59))
-    if not NETWORKS[name].has_dropout:
+    if not family_of(name).has_dropout:
         assert model.mask_shapes(41, 59) == []
         return
     channels, stride = MASK_CHANNELS_AND_STRIDE[name]
@@ -212,7 +215,7 @@ def test_a_step_of_training_changes_all_weights_and_repeats_itself(name: str) ->
     unchanged = before.state_dict().keys() - differing(before.state_dict(), after.state_dict())
     assert {key for key, _ in after.named_parameters()} & unchanged == set()
     assert differing(after.state_dict(), again.state_dict()) == set()
-    if NETWORKS[name].has_dropout:
+    if family_of(name).has_dropout:
         assert differing(after.state_dict(), trained(network(name), stream_seed=1).state_dict()) != set()
 
 
@@ -269,32 +272,3 @@ def test_weights_survive_a_file() -> None:
         other.load_state_dict(torch.load(file, weights_only=True))
         other.to(memory_format=torch.channels_last)  # as training leaves a network
         assert torch.equal(model(image), other(image))
-
-
-def hide_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
-        monkeypatch.delitem(sys.modules, module)
-
-
-def assert_refused(message: str) -> None:
-    with pytest.raises(TorchvisionError) as caught:
-        build_network(Model(name=FCN), CLASSES)
-    assert isinstance(caught.value, CerealsError)
-    assert isinstance(caught.value, ImportError)
-    for part in (f'model.name = "{FCN}"', message, "install torch and torchvision as builds of one index"):
-        assert part in str(caught.value)
-
-
-def test_builds_that_do_not_fit_are_an_error_with_its_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "torchvision.py").write_text('raise RuntimeError("operator torchvision::nms does not exist")')
-    hide_torchvision(monkeypatch)
-    monkeypatch.syspath_prepend(tmp_path)
-    assert_refused("operator torchvision::nms does not exist")
-
-
-def test_without_torchvision_it_is_the_same_error_and_fcn8s_works(monkeypatch: pytest.MonkeyPatch) -> None:
-    blocked: Any = None
-    hide_torchvision(monkeypatch)
-    monkeypatch.setitem(sys.modules, "torchvision", blocked)
-    assert_refused("No module named")
-    assert isinstance(build_network(Model(width=0.02), CLASSES), FCN8s)

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from torchvision_there import models, segmentation
 
 from cereals_core.errors import SettingsError
-from cereals_core.models.base import Network
+from cereals_core.models.base import Network, Published
 from cereals_core.models.fcn8s import MEAN, STD, VGG16_BLOCKS, FCN8s
-from cereals_core.models.pretrained import fitting_weights, load_pretrained
+from cereals_core.models.pretrained import fitting_weights
 from cereals_core.models.torchvision_models import ARCHITECTURES, TorchvisionNetwork
 from cereals_core.seeding import rng
 
@@ -27,6 +27,10 @@ def narrow_vgg16() -> nn.ModuleDict:
         config += [*(max(8, int(channels * WIDTH)) for channels in block), "M"]
     classifier = nn.Sequential(nn.Linear(16 * 49, 128), nn.ReLU(), nn.Dropout(), nn.Linear(128, 128), nn.ReLU())
     return nn.ModuleDict({"features": models.vgg.make_layers(config), "classifier": classifier}).eval()
+
+
+def fitting(network: Network, weights: Any, said: str) -> Weights:
+    return fitting_weights(network, Published(weights, "published"), said)
 
 
 def initialised(network: Network) -> Network:
@@ -59,7 +63,7 @@ def test_layers_of_vgg16_by_name() -> None:
     vgg = narrow_vgg16().state_dict()
     numbers = {name: index for index, name in enumerate(vgg)}
     weights = {name: torch.full_like(value, numbers[name]) for name, value in vgg.items()}
-    taken = fitting_weights(on_meta(FCN8s, 3, WIDTH), weights, "file")
+    taken = fitting(on_meta(FCN8s, 3, WIDTH), weights, "file")
     expected = {
         "blocks.0.conv1.weight": "features.0.weight",
         "blocks.0.conv2.bias": "features.2.bias",
@@ -81,7 +85,7 @@ def test_layers_of_vgg16_by_name() -> None:
 def test_with_vgg16s_weights_the_middle_cell_is_vgg16() -> None:
     """On 224 x 224 px, where the 7 x 7 kernel of fc6 covers the whole map, from images of torchvision's own scaling."""
     vgg, network = narrow_vgg16(), FCN8s(3, WIDTH)
-    load_pretrained(network, fitting_weights(network, vgg.state_dict(), "file"))
+    network.load_state_dict(fitting(network, vgg.state_dict(), "file"), strict=False)
     image = torch.from_numpy(rng(0, "image").integers(0, 256, (1, 3, 224, 224), "uint8"))
     scaled = models.VGG16_Weights.IMAGENET1K_V1.transforms(crop_size=224, resize_size=224)(image)
     with torch.inference_mode():
@@ -112,7 +116,7 @@ def test_published_classifiers_fit_at_full_size(name: str) -> None:
         "mobilenet_v3_large": [on_meta(TorchvisionNetwork, name, 19) for name in (DEEPLAB, LRASPP)],
     }
     for network in users[name]:
-        taken = fitting_weights(network, on_meta_of(name), "file")
+        taken = fitting(network, on_meta_of(name), "file")
         left = [key for key in network.state_dict().keys() - taken if not key.endswith("num_batches_tracked")]
         assert all("score" in key or key.startswith("classifier.") for key in left)
         assert {key: value.shape for key, value in taken.items()}.items() <= {
@@ -127,7 +131,7 @@ def test_a_whole_model_gives_everything_but_its_scores(name: str, classes: int) 
     weights = segmentation_model(name, classes, **auxiliary).state_dict()
     network = initialised(TorchvisionNetwork(name, 3))
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    load_pretrained(network, fitting_weights(network, weights, "file"))
+    network.load_state_dict(fitting(network, weights, "file"), strict=False)
     after = network.state_dict()
     scores = {key for key in after if re.search(r"classifier\.(4|low_classifier|high_classifier)\.", key)}
     assert len(scores) == (2 if name == DEEPLAB else 4)
@@ -141,7 +145,7 @@ def test_a_backbone_leaves_the_rest_as_initialised() -> None:
     older = {key: value for key, value in weights.items() if not key.endswith("num_batches_tracked")}
     network = initialised(TorchvisionNetwork(LRASPP, 3))
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    load_pretrained(network, fitting_weights(network, older, "file"))
+    network.load_state_dict(fitting(network, older, "file"), strict=False)
     after = network.state_dict()
     assert {key for key in after if after[key].dtype == torch.float16} == set()
     assert torch.equal(after["backbone.16.0.weight"], weights["features.16.0.weight"].float())
@@ -150,7 +154,10 @@ def test_a_backbone_leaves_the_rest_as_initialised() -> None:
 
 def test_pretrained_statistics_are_frozen() -> None:
     network = TorchvisionNetwork(LRASPP, 3)
-    load_pretrained(network, fitting_weights(network, models.mobilenet_v3_large(weights=None).state_dict(), "file"))
+    network.load_state_dict(
+        fitting(network, models.mobilenet_v3_large(weights=None).state_dict(), "file"), strict=False
+    )
+    network.freeze_statistics()
     layers = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     assert network.training
     assert not any(layer.training for layer in layers)
@@ -177,7 +184,7 @@ def network_of(name: str) -> Network:
 def test_weights_of_another_model_are_refused(case: str) -> None:
     name, other, problem, remedy = REFUSED[case]
     with pytest.raises(SettingsError) as caught:
-        fitting_weights(network_of(name), on_meta_of(other), "some/file.pth")
+        fitting(network_of(name), on_meta_of(other), "some/file.pth")
     assert str(caught.value).startswith('model.weights = "some/file.pth": ')
     assert problem in str(caught.value)
     assert remedy in str(caught.value)
@@ -187,7 +194,7 @@ def test_one_weight_of_another_shape_is_named_with_both_shapes() -> None:
     weights = on_meta_of("vgg16") | {"classifier.0.weight": torch.empty(4096, 25087, device="meta")}
     message = re.escape('its "classifier.0.weight" has the shape (4096, 25087), not (4096, 25088)')
     with pytest.raises(SettingsError, match=message):
-        fitting_weights(network_of("fcn8s"), weights, "file")
+        fitting(network_of("fcn8s"), weights, "file")
 
 
 @pytest.mark.parametrize(
@@ -202,4 +209,4 @@ def test_one_weight_of_another_shape_is_named_with_both_shapes() -> None:
 def test_what_is_no_state_dict_is_refused(weights: Any, problem: str) -> None:
     for name in ("fcn8s", LRASPP):
         with pytest.raises(SettingsError, match=re.escape(problem)):
-            fitting_weights(network_of(name), weights, "file")
+            fitting(network_of(name), weights, "file")

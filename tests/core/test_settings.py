@@ -78,11 +78,11 @@ def test_all_mistakes_come_at_once_with_key_value_and_what_is_allowed() -> None:
     found = "\n".join(sorted(lines[1:]))
     assert "  acquisition.dropout_samples = 256: Input should be less than or equal to 255" in found
     assert "  data.height = 8: Input should be greater than 31" in found
-    assert "  model.name = 'unet': Input should be 'fcn8s'" in found
+    assert "  model.name = 'unet': no such network; there are fcn8s, " in found
     assert "  model.width = 2: Input should be less than or equal to 1" in found
     assert "  name = 'Street View': String should match pattern" in found
     assert "  rounds: no such key; allowed here: acquisition, compute, data, folder, model, name, seed" in found
-    assert "  training.patience: no such key; allowed here: batch_images, betas, learning_rate, " in found
+    assert "  training.patience: no such key; allowed here: augment, batch, batch_images, batch_windows, " in found
 
 
 def test_an_unknown_key_of_the_data_is_shown_beside_those_of_its_format() -> None:

@@ -16,8 +16,8 @@ from cereals_core.errors import CerealsError
 from cereals_core.grid import VOID, map_shape
 from cereals_core.models.dropout import draw_masks
 from cereals_core.models.fcn8s import FCN8s
+from cereals_core.network_settings import Training
 from cereals_core.seeding import rng
-from cereals_core.settings import Training
 from cereals_core.training import DivergedError, Epoch, Loss, Sample, Trainer, cost_loss, segmentation_loss
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -10,8 +10,8 @@ from cereals_core.cropping import crops
 from cereals_core.grid import VOID, Box, map_shape
 from cereals_core.models.dropout import draw_masks
 from cereals_core.models.fcn8s import FCN8s
+from cereals_core.network_settings import Training
 from cereals_core.seeding import rng
-from cereals_core.settings import Training
 from cereals_core.training import Loss, Sample, Trainer, cost_loss, segmentation_loss
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -1,14 +1,8 @@
 """torchvision's models for tests, also beside a torch that its compiled operators do not fit: no model calls them."""
 
-import torch
+from cereals_core.models.beside import import_beside
 
-try:
-    from torchvision.models import segmentation
-except RuntimeError:
-    _DECLARED = torch.library.Library("torchvision", "DEF")
-    for operator in ("nms", "qnms"):
-        _DECLARED.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    from torchvision.models import segmentation
-from torchvision import models
+models = import_beside("torchvision.models", "of a test")
+segmentation = models.segmentation
 
 __all__ = ["models", "segmentation"]
