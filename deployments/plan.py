@@ -108,10 +108,9 @@ class _Plan:
             yield "the object store was not tried: what goes there takes its time beside this"
         if "://" in settings.compute.cluster:
             yield f"the workers of {settings.compute.cluster} cannot be measured from here: times are this machine's"
-        yield (
-            f"at most: trainings may converge before training.max_steps = {settings.training.max_steps:,}, "
-            f"and the campaign may end before stop.rounds = {settings.stop.rounds}"
-        )
+        steps = settings.training.steps
+        converging = f"trainings may converge before training.max_steps = {settings.training.max_steps:,}, and "
+        yield f"at most: {'' if steps else converging}the campaign may end before stop.rounds = {settings.stop.rounds}"
 
 
 def _here(settings: CampaignSettings) -> CampaignSettings:

@@ -9,6 +9,7 @@ from prefect.exceptions import CancelledRun
 
 from cereals_core.settings import CampaignSettings
 from flows.round import Given, run_round
+from tasks.features import features
 from tasks.forecast.needs import refuse_unaffordable
 from tasks.mapping import true_cost_map
 from tasks.oracle import seed_set
@@ -54,8 +55,9 @@ def begin(campaign: Campaign) -> tuple[Given, Product]:
     refuse_changed(campaign, pool)
     refuse_unaffordable(campaign, pool)
     ledger = seed_set(campaign, pool=pool)
+    encoded = features(campaign, pool=pool, pretrained=weights) if features.wanted(settings) else None
     true_cost = true_cost_map(campaign, pool=pool) if true_cost_map.wanted(settings) else None
-    return Given(pool, weights, true_cost), ledger
+    return Given(pool, weights, encoded, true_cost), ledger
 
 
 def _advance(campaign: Campaign, rounds: int | None) -> str:

@@ -19,11 +19,12 @@ from tasks.training import train_cost, train_seg
 
 @dataclass(frozen=True)
 class Given:
-    """What all rounds share: the pool, and where the settings ask for them pretrained weights and true cost maps."""
+    """What all rounds share: the pool, and what else the settings ask for that needs no round."""
 
     pool: Product
-    pretrained: Product | None
-    true_cost: Product | None
+    pretrained: Product | None = None
+    features: Product | None = None
+    true_cost: Product | None = None
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,9 @@ class Outcome:
 )
 def run_round(campaign: Campaign, number: int, given: Given, ledger: Product) -> Outcome:
     """Train, evaluate, and unless the campaign ends here: map, fuse, suppress, ask."""
-    settings, pool = campaign.settings, given.pool
-    model = train_seg(campaign, number, pool=pool, ledger=ledger, pretrained=given.pretrained)
-    metrics = evaluate(campaign, number, pool=pool, ledger=ledger, model=model)
+    settings, pool, seen = campaign.settings, given.pool, {"pool": given.pool, "features": given.features}
+    model = train_seg(campaign, number, ledger=ledger, pretrained=given.pretrained, **seen)
+    metrics = evaluate(campaign, number, ledger=ledger, model=model, **seen)
 
     reason = why_stop(campaign, number, ledger)
     if reason is not None:
@@ -53,10 +54,10 @@ def run_round(campaign: Campaign, number: int, given: Given, ledger: Product) ->
 
     information, cost, cost_model = None, given.true_cost, None
     if train_cost.wanted(settings):
-        cost_model = train_cost(campaign, number, pool=pool, ledger=ledger, model=model)
-        cost = cost_map(campaign, number, pool=pool, ledger=ledger, model=cost_model)
+        cost_model = train_cost(campaign, number, ledger=ledger, model=model, **seen)
+        cost = cost_map(campaign, number, ledger=ledger, model=cost_model, **seen)
     if info_map.wanted(settings):
-        information = info_map(campaign, number, pool=pool, ledger=ledger, model=model)
+        information = info_map(campaign, number, ledger=ledger, model=model, **seen)
 
     maps = {"information": information, "cost": cost}
     scales = region_fusion(campaign, number, pool=pool, ledger=ledger, **maps)
@@ -64,6 +65,6 @@ def run_round(campaign: Campaign, number: int, given: Given, ledger: Product) ->
     answers = oracle_query(campaign, number, pool=pool, ledger=ledger, proposals=proposals)
     agreement = None
     if cost_model is not None:
-        agreement = evaluate_cost(campaign, number, pool=pool, ledger=ledger, answers=answers, model=cost_model)
+        agreement = evaluate_cost(campaign, number, ledger=ledger, answers=answers, model=cost_model, **seen)
     report_round(campaign, number, pool=pool, ledger=answers, metrics=metrics, agreement=agreement)
     return Outcome(answers, None)

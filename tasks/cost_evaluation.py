@@ -29,6 +29,7 @@ from tasks.evaluation import COMPARING_BYTES
 from tasks.pages.wording import number
 from tasks.running.device import precision_of, prepare_device
 from tasks.running.images import pool_images
+from tasks.running.inputs import open_inputs, stacked
 from tasks.running.prefetch import prefetched
 from tasks.running.stage import stage
 from tasks.running.takes import COST, IMAGE_BYTES, IMAGES_READ, TRUTH_BYTES, predicting
@@ -36,7 +37,7 @@ from tasks.running.work import Work
 from tasks.store import tables
 from tasks.store.ledger import Ledger, Row, box_of, by_image
 from tasks.store.products import Product
-from tasks.training import load_cost_model
+from tasks.training import load_model
 
 WINDOWS_AN_IMAGE = 4
 MOST_RANDOM_REGIONS = 500
@@ -52,7 +53,7 @@ def _images_compared(load: Workload, number: int) -> int:
 
 @stage(
     "evaluate-cost",
-    version=1,
+    version=2,
     depends_on=("seed", "data", "model", "acquisition.unit", "acquisition.window_px"),
     gpu=True,
     wanted=lambda settings: settings.acquisition.cost == "learned",
@@ -62,7 +63,9 @@ def _images_compared(load: Workload, number: int) -> int:
         f"rank correlation {number(facts['spearman_queried'], 2)} queried, {number(facts['spearman_random'], 2)} random"
     ),
 )
-def evaluate_cost(work: Work, pool: Product, ledger: Product, answers: Product, model: Product) -> None:
+def evaluate_cost(
+    work: Work, pool: Product, ledger: Product, answers: Product, model: Product, features: Product | None = None
+) -> None:
     """Compare the cost model and two baselines, which know the ledger before the round, with the true clicks."""
     before, settings = Ledger(ledger), work.campaign.settings
     labelled = [_row(each) for each in _some_of(before, rng(settings.seed, "evaluate-cost", work.number))]
@@ -70,7 +73,10 @@ def evaluate_cost(work: Work, pool: Product, ledger: Product, answers: Product, 
     _add_edges(work, pool, [*labelled, *queried])
     true, edges = (sum(each[column] for each in labelled) for column in ("true", "edges"))
     baselines = Baselines(clicks_per(before.clicks, before.pixels), clicks_per(true, edges))
-    samples = dict(zip(SAMPLES, (queried, list(_random_sample(work, model))), strict=True))
+    drawn = list(_random_sample(work, pool, model, features))
+    for row in drawn:
+        row["learned"] = float(before.spending.floored(np.array([row["learned"]]), box_of(row).pixels)[0])
+    samples = dict(zip(SAMPLES, (queried, drawn), strict=True))
     for row in (row for rows in samples.values() for row in rows):
         row.update(baselines.predict(box_of(row), row["edges"]))
     regions = [{"sample": name, **row} for name, rows in samples.items() for row in rows]
@@ -105,17 +111,17 @@ def _add_edges(work: Work, pool: Product, rows: Sequence[Row]) -> None:
             advance()
 
 
-def _random_sample(work: Work, model: Product) -> Iterator[Row]:
+def _random_sample(work: Work, pool: Product, model: Product, features: Product | None) -> Iterator[Row]:
     """Draw regions of the evaluation split, the same in every round: true clicks, the cost model's, and edges."""
     settings = work.campaign.settings
-    cost_model = load_cost_model(settings, model).to(prepare_device(settings.compute))
+    cost_model = load_model(settings, 1, model).to(prepare_device(settings.compute))
     predictor = Predictor(cost_model, precision_of(settings.model))
-    dataset = open_truth(settings.data, "eval")
+    dataset, source = open_truth(settings.data, "eval"), open_inputs(work.campaign, pool, features, "eval")
     image_ids = _images_drawn(settings, dataset.image_ids)
     with work.track(len(image_ids), "images") as advance:
-        pairs = prefetched(lambda image_id: (dataset.image(image_id), dataset.truth(image_id)), image_ids)
-        for image_id, (image, truth) in pairs:
-            predicted, edges = predictor.clicks(image[None])[0].cpu().numpy(), edge_map(image)
+        read = prefetched(lambda each: (source.image(each), dataset.image(each), dataset.truth(each)), image_ids)
+        for image_id, (given, image, truth) in read:
+            predicted, edges = predictor.clicks(stacked([given]))[0].cpu().numpy(), edge_map(image)
             for box in _regions_drawn(settings, image_id, *image.shape[:2]):
                 yield {
                     "image_id": image_id,

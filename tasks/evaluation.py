@@ -7,6 +7,7 @@ from cereals_core.evaluation import confusion, iou, mean_iou
 from cereals_core.prediction import Predictor
 from tasks.pages.wording import number
 from tasks.running.device import precision_of, prepare_device
+from tasks.running.inputs import open_inputs, stacked
 from tasks.running.prefetch import prefetched
 from tasks.running.stage import stage
 from tasks.running.takes import IMAGE_BYTES, IMAGES_READ, SEGMENTATION, TRUTH_BYTES, predicting
@@ -35,17 +36,19 @@ COMPARING_BYTES = 32
     ),
     note=lambda facts: f"mIoU {number(facts['miou'], 4)}",
 )
-def evaluate(work: Work, pool: Product, ledger: Product, model: Product) -> None:
+def evaluate(work: Work, pool: Product, ledger: Product, model: Product, features: Product | None = None) -> None:
     """Segment the evaluation split at full resolution and compare with its truth."""
     settings, class_names = work.campaign.settings, pool.facts["class_names"]
     device = prepare_device(settings.compute)
     predictor = Predictor(load_model(settings, len(class_names), model).to(device), precision_of(settings.model))
-    dataset = open_truth(settings.data, "eval")
+    dataset, source = open_truth(settings.data, "eval"), open_inputs(work.campaign, pool, features, "eval")
     total = np.zeros((len(class_names), len(class_names)), np.int64)
     with work.track(len(dataset.image_ids), "images") as advance:
-        pairs = prefetched(lambda image_id: (dataset.image(image_id), dataset.truth(image_id)), dataset.image_ids)
+        pairs = prefetched(lambda image_id: (source.image(image_id), dataset.truth(image_id)), dataset.image_ids)
         for _, (image, truth) in pairs:
-            total += confusion(truth.labels, predictor.segmentation(image[None])[0].cpu().numpy(), len(class_names))
+            height, width = truth.labels.shape
+            predicted = predictor.segmentation(stacked([image]), (height, width))[0].cpu().numpy()
+            total += confusion(truth.labels, predicted, len(class_names))
             advance()
     spent = Ledger(ledger)
     metrics = {

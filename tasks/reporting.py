@@ -92,6 +92,7 @@ def round_facts(campaign: Campaign, number: int, reason: str | None) -> RoundFac
     metrics = product_of(campaign, "evaluate", number)
     classes = tables.CLASSES.read(metrics).to_pylist()
     products = [product for of_round, product in products_made(campaign) if of_round == number]
+    trained = next((product.facts for product in products if product.stage == "train-seg"), {})
     stop = campaign.settings.stop
     return RoundFacts(
         campaign=campaign.settings.name,
@@ -110,6 +111,10 @@ def round_facts(campaign: Campaign, number: int, reason: str | None) -> RoundFac
         rounds=stop.rounds,
         target_miou=stop.target_miou,
         images_in_both=pool.facts.get("in_both", 0),
+        correction=_correction(campaign, number),
+        steps=trained.get("steps", 0),
+        epochs=trained.get("epochs", 0),
+        was_cut=trained.get("was_cut", False),
     )
 
 
@@ -147,6 +152,15 @@ def _queries(campaign: Campaign, number: int) -> list[QueryFacts]:
         for row in rows
         if row["round"] == number
     ]
+
+
+def _correction(campaign: Campaign, number: int) -> float | None:
+    """Tell true clicks for each one predicted before this round asked, if it learned a cost."""
+    chosen = find_product(campaign.stage("nms", number))
+    if chosen is None or number == 0 or campaign.settings.acquisition.cost != "learned":
+        return None
+    correction: float | None = chosen.facts.get("correction")
+    return correction
 
 
 def _cost_samples(campaign: Campaign, number: int) -> list[CostSample]:

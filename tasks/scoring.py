@@ -26,6 +26,7 @@ class Proposing:
         self.budget = regions.pool.budget(self.wanted)
         self.cutoff = Cutoff(self.budget.most_queries)
         self.best = scales.best_scores(self.wanted)
+        self.spending = regions.ledger.spending
 
     def shards(self) -> list[Shard]:
         """List the pool's shards; those first that may hold the best regions, so that others are soon out of reach."""
@@ -71,15 +72,24 @@ class Proposing:
         cells, values = suppress(scores, kind.window_cells, self.cutoff.k, self.cutoff.least)
         y, x = cells.T
         found = {name: each[y, x] for name, each in sums.items()}
-        pixels = np.full(len(cells), float(kind.box(0, 0, *image.size).pixels))
+        pixels = kind.box(0, 0, *image.size).pixels
+        if self.wanted.cost == "learned":
+            found["cost"] = self.spending.floored(found["cost"], pixels)
+        in_clicks = self.budget.unit == "clicks"
         return {
             "image_rank": np.full(len(cells), image.rank),
             "y": y * STRIDE_PX,
             "x": x * STRIDE_PX,
             "score": values,
-            "spend": np.maximum(found["cost"], self.budget.least) if self.budget.unit == "clicks" else pixels,
+            "spend": self._spent(found["cost"]) if in_clicks else np.full(len(cells), float(pixels)),
             **found,
         }
+
+    def _spent(self, clicks: np.ndarray) -> np.ndarray:
+        """Tell what regions take of a budget in clicks; true ones need no correction."""
+        if self.wanted.cost == "true":
+            return np.maximum(clicks, self.budget.least)
+        return self.spending.spent(clicks, self.budget.least)
 
     def all(self) -> pa.Table:
         """Return proposals of the pool, from maps to suppression at once."""

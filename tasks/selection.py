@@ -7,9 +7,9 @@ import pyarrow as pa
 
 from cereals_core.workload import Workload
 from tasks.region_maps import MAP_NAMES, Regions, Scales
-from tasks.running.stage import Inputs, stage
+from tasks.running.stage import stage
 from tasks.running.takes import Memory, Takes
-from tasks.running.work import Work
+from tasks.running.work import Inputs, Work, there
 from tasks.running.workers import kept
 from tasks.scoring import Proposing
 from tasks.store import tables
@@ -38,7 +38,7 @@ def _regions(work: Work, inputs: Inputs) -> Regions:
 
 def _opened(work: Work, inputs: Inputs) -> Regions:
     settings = work.campaign.settings
-    pool, ledger = open_pool(work.campaign, _there(inputs["pool"])), Ledger(_there(inputs["ledger"]))
+    pool, ledger = open_pool(work.campaign, there(inputs["pool"])), Ledger(there(inputs["ledger"]))
     maps = {name: inputs.get(name) for name in MAP_NAMES}
     return Regions(settings.acquisition, pool, ledger, maps, settings.seed, work.number)
 
@@ -47,15 +47,10 @@ def _proposing(work: Work, inputs: Inputs) -> Proposing:
     """Open how the round proposes regions, once where that is needed; `inputs` has the scales too."""
 
     def opened() -> Proposing:
-        scales = Scales(tables.EXTENTS.read(_there(inputs["scales"])))
+        scales = Scales(tables.EXTENTS.read(there(inputs["scales"])))
         return Proposing(_opened(work, inputs), scales)
 
     return kept(("proposing", work.folder), opened)
-
-
-def _there(product: Product | None) -> Product:
-    assert product is not None
-    return product
 
 
 @stage(
@@ -88,7 +83,7 @@ def _extents(work: Work, inputs: Inputs, shards: Sequence[Shard]) -> pa.Table:
 
 @stage(
     "nms",
-    version=4,
+    version=5,
     depends_on=(
         "seed",
         "acquisition.unit",
@@ -96,6 +91,7 @@ def _extents(work: Work, inputs: Inputs, shards: Sequence[Shard]) -> pa.Table:
         "acquisition.images_per_round",
         "acquisition.clicks_per_round",
         "acquisition.information",
+        "acquisition.cost",
         "acquisition.fusion",
         "acquisition.alpha",
     ),
@@ -116,7 +112,7 @@ def nms(
     found = _in_batches(work, proposing.shards(), partial(_propose, work, inputs))
     proposals = proposing.best_of(found)
     tables.PROPOSALS.write(work.folder, proposals)
-    work.facts.update(proposals=len(proposals))
+    work.facts.update(proposals=len(proposals), correction=proposing.spending.correction)
 
 
 def _propose(work: Work, inputs: Inputs, shards: Sequence[Shard]) -> pa.Table:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from cereals_core.settings import CampaignSettings
 from tasks.cost_evaluation import evaluate_cost
 from tasks.evaluation import evaluate
+from tasks.features import features
 from tasks.mapping import cost_map, info_map, true_cost_map
 from tasks.oracle import oracle_query, seed_set
 from tasks.pool import check_pool
@@ -17,7 +18,7 @@ from tasks.store.layout import Campaign
 from tasks.store.products import Product
 from tasks.training import train_cost, train_seg
 
-FIRST = (pretrained, check_pool, seed_set, true_cost_map)
+FIRST = (pretrained, check_pool, seed_set, features, true_cost_map)
 """Before the first round."""
 ROUND = (
     train_seg,

@@ -3,26 +3,37 @@
 import hashlib
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import IO, Any, cast
 from zipfile import BadZipFile, ZipFile
 
+import numpy as np
 import torch
+from torch import nn
 
 from cereals_core.errors import DataError, ProductError
+from cereals_core.grid import VOID
 from cereals_core.labelled import ClickTarget, LabelTarget, Target
 from cereals_core.location import is_on_disk
 from cereals_core.models.base import Network
-from cereals_core.models.build import build_cost_network, build_network
-from cereals_core.models.fcn8s import FCN8s
-from cereals_core.models.pretrained import load_pretrained
+from cereals_core.models.build import build_network
+from cereals_core.network_settings import Training
 from cereals_core.seeding import rng
 from cereals_core.settings import CampaignSettings
-from cereals_core.training import Loss, Trainer, cost_loss, segmentation_loss
+from cereals_core.training import (
+    Loss,
+    Trainer,
+    balanced_weights,
+    cost_loss,
+    segmentation_loss,
+    weighted_segmentation_loss,
+)
 from tasks.pages.wording import plural
 from tasks.running.device import precision_of, prepare_device
-from tasks.running.images import KEPT_SHARE, LabelledImages, pool_images
+from tasks.running.images import KEPT_SHARE, LabelledImages
+from tasks.running.inputs import Samples, labelled_samples
 from tasks.running.stage import stage
 from tasks.running.takes import COST, SEGMENTATION, training
 from tasks.running.work import Work
@@ -42,8 +53,9 @@ HASH_BYTES = 32
 
 def _note(unit: str) -> Callable[[Mapping[str, Any]], str]:
     return lambda facts: (
-        f"{plural(facts['images'], 'image')}, {facts['epochs']:,} epochs, {facts['steps']:,} steps, "
+        f"{plural(facts['images'], 'image')}, {plural(facts['epochs'], 'epoch')}, {plural(facts['steps'], 'step')}, "
         f"loss {facts['loss']:.4f} {unit}"
+        + (", cut by training.max_steps before it had converged" if facts.get("was_cut") else "")
     )
 
 
@@ -59,13 +71,24 @@ _DEPENDS_ON = ("seed", "data", "model", "training")
     takes=training(SEGMENTATION),
     note=_note("nats"),
 )
-def train_seg(work: Work, pool: Product, ledger: Product, pretrained: Product | None = None) -> None:
-    """Train the segmentation model on everything labelled so far, from scratch or from pretrained weights."""
-    model = build_network(work.campaign.settings.model, len(pool.facts["class_names"]))
+def train_seg(
+    work: Work, pool: Product, ledger: Product, pretrained: Product | None = None, features: Product | None = None
+) -> None:
+    """Train the segmentation network on everything labelled so far, from scratch or from pretrained weights."""
+    settings = work.campaign.settings
+    model = build_network(settings.model, len(pool.facts["class_names"]))
     _initialise(work, model)
-    if pretrained is not None:
-        load_into(model, pretrained, load_pretrained)
-    _train(work, model, segmentation_loss, _samples(work, pool, LabelTarget))
+    if pretrained is not None and features is None:
+        load_into(model, pretrained, partial(model.load_state_dict, strict=False))
+    samples = _samples(work, pool, features, LabelTarget)
+    _train(work, model, _segmentation_loss(settings, samples, len(pool.facts["class_names"])), samples)
+
+
+def _segmentation_loss(settings: CampaignSettings, samples: Samples, classes: int) -> Loss:
+    if settings.training.class_weights == "none":
+        return segmentation_loss
+    counts = sum(np.bincount(cells.ravel(), minlength=VOID + 1)[:classes] for cells in samples.targets.values())
+    return weighted_segmentation_loss(balanced_weights(np.asarray(counts).tolist()))
 
 
 @stage(
@@ -77,40 +100,31 @@ def train_seg(work: Work, pool: Product, ledger: Product, pretrained: Product | 
     takes=training(COST),
     note=_note("clicks²"),
 )
-def train_cost(work: Work, pool: Product, ledger: Product, model: Product) -> None:
-    """Train the cost model on the clicks recorded so far, from the segmentation model's weights if that is FCN8s."""
+def train_cost(work: Work, pool: Product, ledger: Product, model: Product, features: Product | None = None) -> None:
+    """Train the cost network on the clicks recorded so far, from the segmentation network's weights."""
     settings = work.campaign.settings
-    cost_model = build_cost_network(settings.model)
+    cost_model = build_network(settings.model, 1)
     _initialise(work, cost_model)
-    segmentation = load_model(settings, len(pool.facts["class_names"]), model)
-    if isinstance(segmentation, FCN8s):
-        cost_model.copy_all_but_scores(segmentation)
-    _train(work, cost_model, cost_loss, _samples(work, pool, ClickTarget))
+    cost_model.copy_all_but_scores(load_model(settings, len(pool.facts["class_names"]), model))
+    _train(work, cost_model, cost_loss, _samples(work, pool, features, ClickTarget))
 
 
 def load_model(settings: CampaignSettings, outputs: int, product: Product) -> Network:
-    """Load the segmentation network that a product of train-seg holds, on the CPU; ProductError as for `load_into`."""
+    """Load the network that a product of train-seg or train-cost holds, on the CPU; ProductError as for `load_into`.
+
+    `outputs`: one a class, or 1 for the cost network.
+    """
     model = build_network(settings.model, outputs)
     load_into(model, product)
     return model
 
 
-def load_cost_model(settings: CampaignSettings, product: Product) -> FCN8s:
-    """Load the cost network that a product of train-cost holds, on the CPU; ProductError as for `load_into`."""
-    model = build_cost_network(settings.model)
-    load_into(model, product)
-    return model
-
-
-def load_into(model: Network, product: Product, load: Callable[[Network, Weights], object] | None = None) -> None:
+def load_into(model: nn.Module, product: Product, load: Callable[[Weights], object] | None = None) -> None:
     """Load the weights of a product into a network; ProductError when they are damaged, or those of another network."""
     file = product / WEIGHTS
     try:
         weights = torch.load(_checked(file), map_location="cpu", weights_only=True)
-        if load is None:
-            model.load_state_dict(weights)
-        else:
-            load(model, weights)
+        (load or model.load_state_dict)(weights)
     except Exception as error:  # noqa: BLE001  (damaged files fail in many ways)
         told = next(iter(str(error).splitlines()), type(error).__name__)
         raise ProductError(
@@ -134,7 +148,7 @@ def _initialise(work: Work, model: Network) -> None:
     model.initialise(torch.Generator().manual_seed(seed))
 
 
-def _samples(work: Work, pool: Product, kind: type[Target]) -> LabelledImages:
+def _samples(work: Work, pool: Product, features: Product | None, kind: type[Target]) -> Samples:
     """Open every image that teaches anything, from all answers so far, in the order of the pool."""
     sizes = {image.image_id: image.size for image in open_pool(work.campaign, pool).images}
     made: dict[str, Target] = {}
@@ -145,16 +159,16 @@ def _samples(work: Work, pool: Product, kind: type[Target]) -> LabelledImages:
     targets = {image_id: made[image_id].cells for image_id in sizes if image_id in made and made[image_id].teaches}
     if not targets:
         raise DataError("nothing but void is labelled so far: enlarge acquisition.seed_images")
-    return LabelledImages(pool_images(work.campaign.settings.data, pool), targets)
+    return labelled_samples(work.campaign, pool, features, targets)
 
 
-def _train(work: Work, model: Network, loss: Loss, samples: LabelledImages) -> None:
+def _train(work: Work, model: Network, loss: Loss, samples: Samples) -> None:
     settings = work.campaign.settings
     device = prepare_device(settings.compute)
     trainer = Trainer(
         model.to(device),
         loss,
-        settings.training,
+        for_clicks(settings.training) if loss is cost_loss else settings.training,
         settings.model.dropout,
         lambda epoch: rng(settings.seed, work.stage, work.number, epoch),
         precision_of(settings.model),
@@ -162,19 +176,31 @@ def _train(work: Work, model: Network, loss: Loss, samples: LabelledImages) -> N
     _run(work, trainer, samples)
     _save({key: value.cpu() for key, value in trainer.best_weights.items()}, work.folder / WEIGHTS)
     tables.HISTORY.write(work.folder, [vars(epoch) for epoch in trainer.history])
-    steps, loss_value = trainer.history[-1].steps, trainer.best.loss
-    work.facts.update(images=len(samples), epochs=len(trainer.history), steps=steps, loss=loss_value)
+    work.facts.update(
+        images=len(samples),
+        epochs=len(trainer.history),
+        steps=trainer.steps,
+        loss=trainer.best.loss,
+        was_cut=trainer.was_cut,
+    )
 
 
-def _run(work: Work, trainer: Trainer, samples: LabelledImages) -> None:
+def for_clicks(training: Training) -> Training:
+    """Return how the cost network is trained: clicks of a picture that is scaled or recoloured are not known."""
+    return training.model_copy(update={"augment": tuple(each for each in training.augment if each == "flip")})
+
+
+def _run(work: Work, trainer: Trainer, samples: Samples) -> None:
     """Train to the end, from a checkpoint if there is one, saving one now and then."""
     checkpoint = work.folder / CHECKPOINT
     _restore(trainer, checkpoint)
     saved_at, first = time.monotonic(), len(trainer.history)
-    with work.track(trainer.settings.max_steps, "steps", trainer.steps, at_most=True) as advance:
+    steps, is_moved = trainer.settings.steps, trainer.device.type == "cuda" and not trainer.settings.augment
+    with work.track(steps or trainer.settings.max_steps, "steps", trainer.steps, at_most=not steps) as advance:
         while not trainer.finished:
             before, epoch = trainer.steps, trainer.run_epoch(samples, samples.in_order)
-            if epoch.epoch == first and trainer.device.type == "cuda":  # what steps need is taken by now
+            if is_moved and epoch.epoch == first and isinstance(samples, LabelledImages):
+                # what steps need is taken by now
                 samples.move_to(trainer.device, KEPT_SHARE * torch.cuda.mem_get_info(trainer.device)[0])
             if time.monotonic() - saved_at > CHECKPOINT_EVERY_S:
                 _save_checkpoint(trainer, checkpoint)

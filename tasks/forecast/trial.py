@@ -90,7 +90,9 @@ def _trial(settings: CampaignSettings, folder: Path, images: int, steps: int) ->
     changed = {
         "folder": str(folder),
         "data": settings.data.few(images),
-        "training": settings.training.model_copy(update={"max_steps": steps}),
+        "training": settings.training.model_copy(
+            update={"max_steps": steps, "steps": steps if settings.training.steps else None}
+        ),
         "acquisition": wanted.model_copy(
             update={"seed_images": "all" if wanted.seed_images == "all" else part, "images_per_round": part}
         ),

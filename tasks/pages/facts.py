@@ -81,7 +81,9 @@ class RoundFacts:
     round's model was trained; `stop_reason`: why nothing more is asked, a clause without a full stop; `unit`: what a
     query is, "region" or "image"; `upper_bound`: whether regions are chosen by the true clicks of the pool;
     `cost_samples`: none where no cost is learned; `rounds`: how many rounds of queries are planned, None if unknown;
-    `images_in_both`: images for evaluation that are in the pool too;
+    `images_in_both`: images for evaluation that are in the pool too; `correction`: true clicks for each one predicted
+    in the rounds before, None where no cost is learned or nothing was asked before; `steps`, `epochs`: of the round's
+    training, 0 if unknown; `was_cut`: whether its limit ended it before it had converged;
     `links`: addresses of further pages by what they are called.
     """
 
@@ -102,6 +104,10 @@ class RoundFacts:
     rounds: int | None = None
     target_miou: float | None = None
     images_in_both: int = 0
+    correction: float | None = None
+    steps: int = 0
+    epochs: int = 0
+    was_cut: bool = False
     links: Mapping[str, str] = field(default_factory=dict)
 
     @property

@@ -117,11 +117,18 @@ def sentences(facts: RoundFacts) -> list[str]:
     point = facts.point
     trained = (
         f"Trained on {clicks(point.clicks)} clicks ({share(point.pixels, facts.pool_pixels)} of the pool's pixels, "
-        f"{facts.images_touched:,} of {plural(facts.pool_images, 'image')}), "
+        f"{facts.images_touched:,} of {plural(facts.pool_images, 'image')}){_trained_for(facts)}, "
         f"the model reaches mIoU {number(point.miou)}{gained(facts)}."
     )
     bound = UPPER_BOUND if facts.upper_bound else ""
     return [each for each in (trained, _asked(facts), _stopped(facts), in_both(facts.images_in_both), bound) if each]
+
+
+def _trained_for(facts: RoundFacts) -> str:
+    if not facts.steps:
+        return ""
+    cut = ", cut by training.max_steps before it had converged" if facts.was_cut else ""
+    return f" in {plural(facts.steps, 'step')} ({plural(facts.epochs, 'epoch')}{cut})"
 
 
 def in_both(images: int) -> str:
@@ -168,7 +175,13 @@ def cost_sentence(facts: RoundFacts) -> str:
         f"true {clicks(agreement.true)}; mean absolute error {clicks(agreement.mean_absolute_error)} clicks "
         f"{'an' if facts.unit == 'image' else 'a'} {facts.unit}"
     )
-    return text + (f", rank correlation {agreement.spearman:.2f}." if math.isfinite(agreement.spearman) else ".")
+    text += f", rank correlation {agreement.spearman:.2f}." if math.isfinite(agreement.spearman) else "."
+    if facts.correction is not None:
+        text += (
+            f" In the rounds before, {facts.correction:.2f} true clicks came for each one predicted; a budget in "
+            "clicks counts predictions times that."
+        )
+    return text
 
 
 def agreement_rows(samples: Sequence[CostSample]) -> list[list[str]]:

@@ -1,13 +1,14 @@
 """Where networks run: device, precision, threads."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from cereals_core.errors import SettingsError
-from cereals_core.settings import Compute, Model
+from cereals_core.network_settings import Model
+from cereals_core.settings import Compute
 from tasks.running.memory import keep_freed_memory
 
 
@@ -28,11 +29,11 @@ def precision_of(model: Model) -> torch.dtype:
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[model.precision]
 
 
-def fetched(made: Iterable[Tensor]) -> Iterator[np.ndarray]:
+def fetched(made: Iterable[Sequence[Tensor]]) -> Iterator[tuple[np.ndarray, ...]]:
     """Yield results of a device, in main memory; each comes over while the device is at work on the next one."""
-    waiting: tuple[Tensor, torch.cuda.Event | None] | None = None
-    for tensor in made:
-        started = tensor.to("cpu", non_blocking=True), _event() if tensor.is_cuda else None
+    waiting: tuple[list[Tensor], torch.cuda.Event | None] | None = None
+    for tensors in made:
+        started = [each.to("cpu", non_blocking=True) for each in tensors], _event() if tensors[0].is_cuda else None
         if waiting is not None:
             yield _arrived(*waiting)
         waiting = started
@@ -46,7 +47,7 @@ def _event() -> torch.cuda.Event:
     return event
 
 
-def _arrived(tensor: Tensor, event: torch.cuda.Event | None) -> np.ndarray:
+def _arrived(tensors: Sequence[Tensor], event: torch.cuda.Event | None) -> tuple[np.ndarray, ...]:
     if event is not None:
         event.synchronize()
-    return tensor.numpy()
+    return tuple(each.numpy() for each in tensors)

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from cereals_core.batches import Image, Sample
 from cereals_core.data_settings import Data
 from cereals_core.datasets import open_images
 from cereals_core.datasets.base import ImageSource
-from cereals_core.training import Image, Sample
 from tasks.running.memory import available_bytes
 from tasks.running.prefetch import prefetched
 from tasks.store.products import Product

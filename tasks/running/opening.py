@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cereals_core.errors import SettingsError
-from cereals_core.networks import NETWORKS
+from cereals_core.networks import family_of
 from cereals_core.settings import CampaignSettings, changes_between
 from cereals_core.settings_files import parse_settings
 from tasks.running.holder import locked_error
@@ -20,10 +20,10 @@ _REMOVE = "remove it: what was made from the settings that are given now is kept
 
 def open_campaign(settings: CampaignSettings, shared: Path | None = None) -> Campaign:
     """Open the campaign in its folder; other settings than it was started with are refused."""
-    if NETWORKS[settings.model.name].needs:
+    if family_of(settings.model.name).needs:
         from cereals_core.models.build import network_outline
 
-        network_outline(settings.model)  # says at once if that is missing
+        network_outline(settings.model)  # says at once if that is missing, or knows no such network
     campaign = Campaign(settings.path, settings, shared)
     refuse_unreachable(campaign.folder)
     if campaign.settings_file.exists():

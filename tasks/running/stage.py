@@ -20,7 +20,7 @@ from cereals_core.settings import CampaignSettings, deciding_settings
 from tasks.pages.stages import stage_facts, stage_line
 from tasks.pages.wording import stage_title
 from tasks.running.takes import NOTHING, Takes
-from tasks.running.work import Work
+from tasks.running.work import Inputs, Work
 from tasks.store.layout import Campaign
 from tasks.store.products import Product, Recipe, find_product, making, require
 from tasks.store.sharing import borrow, lend
@@ -40,7 +40,6 @@ SEED_ROUND = None
 """Round number of the stages before the first round."""
 
 Body = Callable[Concatenate[Work, ...], None]
-Inputs = Mapping[str, Product | None]
 
 
 @dataclass(eq=False)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from cereals_core.grid import STRIDE_PX
 from cereals_core.models.base import Network
-from cereals_core.models.build import build_cost_network, build_network
+from cereals_core.models.build import build_network
 from cereals_core.models.footprint import outline, parameter_bytes, prediction_bytes, training_bytes
 from cereals_core.settings import CampaignSettings
 from cereals_core.workload import Workload
@@ -72,15 +72,13 @@ class Kind(NamedTuple):
         return f"{self.smaller(settings)}, or {fewer_pixels(settings)}"
 
 
-SEGMENTATION = Kind(
-    lambda load: build_network(load.settings.model, load.classes),
-    lambda settings: (
-        narrower(settings)
-        if settings.model.name == "fcn8s"
-        else f'take a smaller model.name than "{settings.model.name}"'
-    ),
-)
-COST = Kind(lambda load: build_cost_network(load.settings.model), lambda settings: narrower(settings))
+def _smaller(settings: CampaignSettings) -> str:
+    name = settings.model.name
+    return narrower(settings) if name == "fcn8s" else f'take a smaller model.name than "{name}"'
+
+
+SEGMENTATION = Kind(lambda load: build_network(load.settings.model, load.classes), _smaller)
+COST = Kind(lambda load: build_network(load.settings.model, 1), _smaller)
 
 
 def narrower(settings: CampaignSettings) -> str:
@@ -141,5 +139,9 @@ def training(kind: Kind) -> Takes:
         memory,
         lambda load, number: parameter_bytes(kind.outline(load)),
         lighter,
-        faster=lambda settings: f"lower training.max_steps = {settings.training.max_steps:,}",
+        faster=lambda settings: (
+            f"lower training.steps = {settings.training.steps:,}"
+            if settings.training.steps
+            else f"lower training.max_steps = {settings.training.max_steps:,}"
+        ),
     )

@@ -1,6 +1,6 @@
 """What the body of a stage gets: campaign and round, where to write and compute, and what to leave on record."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,9 +8,18 @@ from typing import Any, TypeVar
 
 from tasks.running.workers import current_workers
 from tasks.store.layout import Campaign
+from tasks.store.products import Product
 from tasks.telling.progress import Tracker, track
 
 Batch = TypeVar("Batch")
+Inputs = Mapping[str, Product | None]
+"""Products that a stage is given, by the names of its body's arguments."""
+
+
+def there(product: Product | None) -> Product:
+    """Return a product that has to be there."""
+    assert product is not None
+    return product
 
 
 @dataclass(frozen=True)

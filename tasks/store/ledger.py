@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cereals_core.grid import Box
 from cereals_core.labelled import is_fully_labelled, labelled_cells
+from cereals_core.spending import Spending
 from tasks.store import tables
 from tasks.store.pool import PoolImage
 from tasks.store.products import Product
@@ -47,6 +49,13 @@ class Ledger:
     def pixels(self) -> int:
         """Pixels labelled."""
         return sum(box.pixels for boxes in self.boxes.values() for box in boxes)
+
+    @property
+    def spending(self) -> Spending:
+        """What is known of predicted clicks: those of past rounds beside the true ones."""
+        rows = self.table.filter(pc.field("predicted_clicks").is_valid())
+        predicted, true = (float(np.sum(rows[name].to_numpy())) for name in ("predicted_clicks", "vertices"))
+        return Spending(self.clicks / max(self.pixels, 1), predicted, true)
 
     def is_full(self, image: PoolImage) -> bool:
         """Tell whether the image is labelled in full, and so has left the pool."""

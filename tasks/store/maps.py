@@ -27,9 +27,9 @@ class MapStore:
         for group, images in pool.groups.items():
             maps = (len(images), *map_shape(images[0].height, images[0].width))
             chunks = (min(pool.shard_images, len(images)), *maps[1:])
-            if not _is_array(folder / group, maps, chunks):
+            if not is_array(folder / group, maps, chunks):
                 zarr.create_array(
-                    _array_store(folder / group),
+                    array_store(folder / group),
                     shape=maps,
                     chunks=chunks,
                     dtype="float16",
@@ -42,7 +42,7 @@ class MapStore:
     def array(self, group: str) -> "zarr.Array[Any]":
         """Open the array (images, rows, columns) of one group; ProductError when its metadata is missing or damaged."""
         if group not in self._arrays:
-            self._arrays[group] = _open_array(self.folder / group)
+            self._arrays[group] = open_array(self.folder / group)
         return self._arrays[group]
 
     def has(self, shard: Shard) -> bool:
@@ -71,23 +71,27 @@ class MapStore:
             ) from None
 
 
-def _open_array(folder: Path) -> "zarr.Array[Any]":
+def open_array(folder: Path) -> "zarr.Array[Any]":
+    """Open the array in a folder; ProductError when its metadata is missing or damaged."""
     try:
-        return zarr.open_array(_array_store(folder), mode="r+")
+        return zarr.open_array(array_store(folder), mode="r+")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # what Zarr makes of damaged metadata
         raise ProductError(
             f"{folder}: no readable array ({error}); remove {folder.parent.parent} and run again"
         ) from None
 
 
-def _array_store(folder: Path) -> Any:
+def array_store(folder: Path) -> Any:
     """Return what Zarr takes for this folder; for an object store it has a way of its own."""
     return folder if is_on_disk(folder) else FsspecStore.from_url(str(folder), storage_options=options_of(folder))
 
 
-def _is_array(folder: Path, shape: tuple[int, ...], chunks: tuple[int, ...]) -> bool:
+def is_array(
+    folder: Path, shape: tuple[int, ...], chunks: tuple[int, ...], shards: tuple[int, ...] | None = None
+) -> bool:
+    """Tell whether a folder holds an array laid out so."""
     try:
-        found = _open_array(folder)
+        found = open_array(folder)
     except ProductError:
         return False
-    return found.shape == shape and found.chunks == chunks
+    return (found.shape, found.chunks, found.shards) == (shape, chunks, shards)

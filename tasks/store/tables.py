@@ -101,8 +101,8 @@ LEDGER = Table(
     components=INT64,
 )
 """One row for each region answered; the seed set has round -1. Null where no score, information or prediction was made.
-Boxes in pixels; information in the measure's unit, summed over the region's cells; predicted_clicks, vertices (c_p),
-crossings (c_i) and components (c_c) in clicks."""
+Boxes in pixels; information in the measure's unit, summed over the region's cells; predicted_clicks, as floored by
+`spending.Spending`, vertices (c_p), crossings (c_i) and components (c_c) in clicks."""
 
 ANSWERS = Table("answers.parquet", image_id=TEXT, **_BOX, labels_png=pa.binary(), clicks=pa.list_(FLOAT32))
 """What the oracle returned: labels of the region as an 8-bit PNG, clicks as (y, x, weight) one after the other."""
@@ -130,7 +130,8 @@ PROPOSALS = Table(
     predicted_clicks=FLOAT64,
 )
 """The best regions left by suppression: index of the image in the pool table, corner in pixels, fused score, what it
-takes from the round's budget, in pixels or predicted clicks, and the sums of both maps over it, null without a map."""
+takes from the round's budget, in pixels or predicted clicks, and the sums of both maps over it, null without a map,
+predicted clicks floored."""
 
 QUERIES = Table(
     "queries.parquet", rank=INT32, image_id=TEXT, **_BOX, score=FLOAT32, information=FLOAT64, predicted_clicks=FLOAT64

@@ -22,7 +22,7 @@ from cereals_core.datasets.cityscapes import write_cityscapes_layout
 from cereals_core.evaluation import confusion
 from cereals_core.information import entropy, vote_entropy
 from cereals_core.models.base import Network
-from cereals_core.models.build import build_cost_network, build_network
+from cereals_core.models.build import build_network
 from cereals_core.models.dropout import draw_masks
 from cereals_core.oracle import answer
 from cereals_core.seeding import rng
@@ -256,7 +256,7 @@ def test_trainings_as_stages(made: Made) -> None:
     settings = made.campaign.settings
     pool = open_truth(settings.data, "pool")
     images = {image_id: pool.image(image_id) for image_id in pool.image_ids[:SEED_IMAGES]}.__getitem__
-    networks = build_network(settings.model, 19), build_cost_network(settings.model)
+    networks = build_network(settings.model, 19), build_network(settings.model, 1)
     ways = (
         made.again(train_seg, pool="pool", ledger="seed-set"),
         partial(train, networks[0], segmentation_loss, settings, images, labels_of(pool, SEED_IMAGES)),

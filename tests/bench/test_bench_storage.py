@@ -18,9 +18,9 @@ from cereals_core.datasets.synthetic import SyntheticStreets
 from cereals_core.grid import labels_at_stride
 from cereals_core.information import entropy, vote_entropy
 from cereals_core.models.fcn8s import FCN8s
+from cereals_core.network_settings import Training
 from cereals_core.prediction import Predictor
 from cereals_core.seeding import rng
-from cereals_core.settings import Training
 from cereals_core.training import Trainer, cost_loss, segmentation_loss
 
 IMAGES, REPEATED, STEPS, WIDTH = 24, 20, 160, 0.125

@@ -13,8 +13,8 @@ from cereals_core.cropping import crops
 from cereals_core.grid import STRIDE_PX, VOID, map_shape
 from cereals_core.models.dropout import draw_masks
 from cereals_core.models.fcn8s import FCN8s
+from cereals_core.network_settings import Training
 from cereals_core.seeding import rng
-from cereals_core.settings import Training
 from cereals_core.training import Sample, Trainer, segmentation_loss
 from tasks.pages.benchmarks import Measured
 from tasks.running.images import LabelledImages

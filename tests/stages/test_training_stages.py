@@ -12,8 +12,9 @@ from torchvision_there import models
 from cereals_core.errors import ProductError, SettingsError
 from cereals_core.models.fcn8s import FCN8s
 from cereals_core.models.torchvision_models import TorchvisionNetwork
+from cereals_core.network_settings import Model
 from cereals_core.seeding import rng
-from cereals_core.settings import CampaignSettings, Model
+from cereals_core.settings import CampaignSettings
 from cereals_core.training import Epoch, InOrder, Sample, Trainer
 from tasks import training
 from tasks.oracle import seed_set
@@ -25,7 +26,7 @@ from tasks.store.layout import WEIGHTS, Campaign
 from tasks.store.products import Product
 from tasks.telling import progress
 from tasks.telling.progress import Interrupted, request_stop
-from tasks.training import load_cost_model, load_model, train_cost, train_seg
+from tasks.training import load_model, train_cost, train_seg
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -52,9 +53,9 @@ def campaign_with(folder: Path, training: dict[str, Any] = ONE_IDLE_STEP, **mode
     return Campaign(folder / "campaign", small.model_copy(update=parts))
 
 
-def saved(weights: Any, file: Path) -> Path:
+def saved(weights: Any, file: Path) -> str:
     torch.save(weights, file)
-    return file
+    return str(file)
 
 
 def test_the_stage_keeps_what_is_used_and_nothing_else(tmp_path: Path) -> None:
@@ -73,7 +74,7 @@ def test_a_broken_file_is_refused_by_name(tmp_path: Path, content: bytes) -> Non
     file.write_bytes(content)
     message = rf'model\.weights = "{file}": cannot be read as a state dict .*; write it with torch\.save'
     with pytest.raises(SettingsError, match=message):
-        product_of(pretrained, campaign_with(tmp_path, name=LRASPP, weights=file), SEED_ROUND)
+        product_of(pretrained, campaign_with(tmp_path, name=LRASPP, weights=str(file)), SEED_ROUND)
 
 
 def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
@@ -118,19 +119,20 @@ def test_beside_fcn8s_the_cost_network_starts_from_the_segmentation(tmp_path: Pa
     drawn_cost.initialise(seeded(settings, "train-cost"))
     assert_close(load_model(settings, classes_of(inputs["pool"]), seg), drawn.state_dict())
     drawn_cost.copy_all_but_scores(drawn)
-    assert_close(load_cost_model(settings, cost), drawn_cost.state_dict())
+    assert_close(load_model(settings, 1, cost), drawn_cost.state_dict())
 
 
-def test_beside_another_model_the_cost_network_stands_by_itself(tmp_path: Path) -> None:
-    campaign = campaign_with(tmp_path, name=DEEPLAB, width=0.03)
+def test_any_cost_network_starts_from_the_segmentation(tmp_path: Path) -> None:
+    campaign = campaign_with(tmp_path, name=DEEPLAB)
     inputs, settings = started(campaign), campaign.settings
     seg = product_of(train_seg, campaign, 0, **inputs)
     cost = product_of(train_cost, campaign, 0, **inputs, model=seg)
-    drawn, drawn_cost = TorchvisionNetwork(DEEPLAB, classes_of(inputs["pool"])), FCN8s(1, 0.03)
+    drawn, drawn_cost = TorchvisionNetwork(DEEPLAB, classes_of(inputs["pool"])), TorchvisionNetwork(DEEPLAB, 1)
     drawn.initialise(seeded(settings, "train-seg"))
     drawn_cost.initialise(seeded(settings, "train-cost"))
     assert_close(load_model(settings, classes_of(inputs["pool"]), seg), dict(drawn.named_parameters()))
-    assert_close(load_cost_model(settings, cost), drawn_cost.state_dict())
+    drawn_cost.copy_all_but_scores(drawn)
+    assert_close(load_model(settings, 1, cost), dict(drawn_cost.named_parameters()))
 
 
 def test_pretrained_weights_reach_both_networks_of_fcn8s(tmp_path: Path) -> None:
@@ -144,7 +146,7 @@ def test_pretrained_weights_reach_both_networks_of_fcn8s(tmp_path: Path) -> None
     seg = product_of(train_seg, campaign, 0, **inputs, pretrained=start)
     cost = product_of(train_cost, campaign, 0, **inputs, model=seg)
     assert_close(load_model(settings, classes_of(inputs["pool"]), seg), given)
-    assert_close(load_cost_model(settings, cost), given)
+    assert_close(load_model(settings, 1, cost), given)
 
 
 def test_pretrained_statistics_survive_training(tmp_path: Path) -> None:

@@ -1,0 +1,149 @@
+"""features: what a frozen encoder computes of every image of both splits, once; finished shards are kept."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import partial
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cereals_core.datasets import open_images
+from cereals_core.datasets.files import Split
+from cereals_core.errors import ProductError
+from cereals_core.models.build import build_encoder, feature_channels
+from cereals_core.models.footprint import encoding_bytes, outline
+from cereals_core.workload import Workload
+from tasks.pages.wording import plural, size
+from tasks.running.device import precision_of, prepare_device
+from tasks.running.images import pool_images
+from tasks.running.prefetch import prefetched
+from tasks.running.shards import Asked, Job, Made, Mapper, Reader, refuse_unusable, write_shards
+from tasks.running.stage import stage
+from tasks.running.takes import IMAGE_BYTES, IMAGES_READ, Memory, Takes, fewer_pixels
+from tasks.running.work import Inputs, Work, there
+from tasks.store import tables
+from tasks.store.features import FEATURE_BYTES, FeatureStore, feature_cells
+from tasks.store.pool import Pool, group_name, open_pool
+from tasks.store.products import Product
+from tasks.store.storage import make_folder
+from tasks.training import load_into
+
+
+def _numbers(load: Workload) -> tuple[int, int]:
+    """Count what is stored: of all images of both splits, and of the largest one."""
+    channels = feature_channels(load.settings.model)
+    pool = sum(count * feature_cells(*each, channels) for each, count in load.counts.items())
+    return round(pool * (1 + load.eval_images / load.images)), feature_cells(*load.largest, channels)
+
+
+def _memory(load: Workload) -> Memory:
+    batch_images, shard_images = load.wanted.batch_images, load.settings.compute.shard_images
+    encoder = outline(lambda: build_encoder(load.settings.model), precision_of(load.settings.model))
+    read = IMAGE_BYTES * prod(load.largest) * (IMAGES_READ + 2 * batch_images)
+    shard = FEATURE_BYTES * 2 * _numbers(load)[1] * min(shard_images, load.images)
+    return Memory(encoding_bytes(encoder, *load.largest, batch_images), read + shard)
+
+
+@stage(
+    "features",
+    version=1,
+    depends_on=("data", "model.name", "model.precision", "acquisition.batch_images"),
+    gpu=True,
+    where="shards",
+    wanted=lambda settings: settings.model.trunk == "frozen",
+    takes=Takes(
+        units=lambda load, number: load.images + load.eval_images,
+        memory=_memory,
+        disk_bytes=lambda load, number: FEATURE_BYTES * _numbers(load)[0],
+        lighter=lambda settings: (
+            f"lower compute.shard_images = {settings.compute.shard_images}, or {fewer_pixels(settings)}"
+        ),
+    ),
+    note=lambda facts: f"{plural(facts['images'], 'image')}, {size(facts['image_bytes'])} each",
+)
+def features(work: Work, pool: Product, pretrained: Product) -> None:
+    """Compute what the frozen encoder sees in every image of the pool and of the evaluation split."""
+    splits: dict[Split, Pool] = {"pool": open_pool(work.campaign, pool), "eval": _evaluated(work)}
+    inputs = {"pool": pool, "pretrained": pretrained}
+    channels = feature_channels(work.campaign.settings.model)
+    for split, images in splits.items():
+        make_folder(work.folder / split)
+        tables.POOL.write(work.folder / split, _rows(images))
+        FeatureStore.create(work.folder / split, images, channels)
+        asked = [Asked(shard, tuple(image.image_id for image in shard.images)) for shard in images.shards()]
+        write_shards(work, Job(partial(_opened, split), partial(_store, split), split), inputs, asked)
+    every = [image for images in splits.values() for image in images.images]
+    numbers = sum(feature_cells(*image.size, channels) for image in every)
+    work.facts.update(image_bytes=FEATURE_BYTES * numbers // len(every), channels=list(channels))
+
+
+def _evaluated(work: Work) -> Pool:
+    """List the images for evaluation with their sizes, which are read off the images themselves."""
+    folder, shard_images = work.folder / "eval", work.campaign.settings.compute.shard_images
+    if (folder / tables.POOL.file).exists():
+        return Pool(tables.POOL.read(folder), shard_images)
+    source, rows, members = open_images(work.campaign.settings.data, "eval"), [], Counter[str]()
+    for image_id, (height, width) in prefetched(lambda each: source.image(each).shape[:2], source.image_ids):
+        group = group_name(height, width)
+        rows.append({"image_id": image_id, "height": height, "width": width, "group": group, "row": members[group]})
+        members[group] += 1
+    return Pool(tables.POOL.of(rows), shard_images)
+
+
+def _rows(images: Pool) -> list[dict[str, Any]]:
+    return [{name: getattr(image, name) for name in tables.POOL.names} for image in images.images]
+
+
+def _opened(split: Split, work: Work, inputs: Inputs) -> tuple[Reader, Mapper]:
+    settings = work.campaign.settings
+    encoder = build_encoder(settings.model)
+    load_into(encoder, there(inputs["pretrained"]), partial(_load_encoder, encoder))
+    device, precision = prepare_device(settings.compute), precision_of(settings.model)
+    encoder = encoder.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @torch.inference_mode()
+    def encoded(image_ids: Sequence[str], images: Sequence[np.ndarray]) -> Sequence[Tensor]:
+        batch = torch.from_numpy(np.stack(images)).to(device, non_blocking=True).permute(0, 3, 1, 2)
+        with torch.autocast(device.type, precision, enabled=precision != torch.float32):
+            found = encoder(batch)
+        return [each.permute(0, 2, 3, 1).half() for each in found.maps]
+
+    data = settings.data
+    source = pool_images(data, there(inputs["pool"])) if split == "pool" else open_images(data, split)
+    return source.image, encoded
+
+
+def _load_encoder(encoder: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    prefix = "encoder."
+    own = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+    encoder.load_state_dict(own, strict=False)
+
+
+def _store(split: str, work: Work, inputs: Inputs) -> "_Features":
+    return _Features(FeatureStore(work.folder / split))
+
+
+class _Features:
+    """Where features go."""
+
+    def __init__(self, store: FeatureStore) -> None:
+        self.store = store
+
+    def has_all(self, asked: Asked) -> bool:
+        """Tell whether the shard was written before, whole."""
+        try:
+            return self.store.has(asked.shard) and not self._not_finite(asked)
+        except ProductError:
+            return False
+
+    def put(self, asked: Asked, made: Made) -> None:
+        """Write a shard's features, and read them again."""
+        self.store.write(asked.shard, [np.stack(each) for each in zip(*made.values(), strict=True)])
+        refuse_unusable(self.store.folder, self._not_finite(asked))
+
+    def _not_finite(self, asked: Asked) -> list[str]:
+        read = ((image.image_id, self.store.read_image(image)) for image in asked.shard.images)
+        return [image_id for image_id, found in read if not all(np.isfinite(each).all() for each in found)]
