@@ -29,6 +29,8 @@ class Model(Section):
     trunk: Literal["trained", "frozen"] = "trained"
     """"frozen": the pretrained encoder stays as it is; what it computes of each image is stored once, and rounds train
     a small decoder on that."""
+    feature_channels: int | None = Field(None, ge=3)
+    """Store so many channels of the features of a frozen trunk, their principal components; absent: all of them."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Number format of the networks' arithmetic."""
 
@@ -41,6 +43,8 @@ class Model(Section):
             mistakes.append(f'trunk = "frozen" needs an encoder apart, which "{self.name}" lacks; take timm:ENCODER')
         if self.trunk == "frozen" and self.weights is None:
             mistakes.append('trunk = "frozen" needs pretrained weights; set weights = "download", or a file of them')
+        if self.trunk == "trained" and self.feature_channels is not None:
+            mistakes.append('feature_channels is for trunk = "frozen"; leave it out')
         if mistakes:
             raise ValueError("; ".join(mistakes))
         return self

@@ -1,7 +1,7 @@
 """features: what a frozen encoder computes of every image of both splits, once; finished shards are kept."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from math import prod
 from typing import Any
@@ -15,6 +15,7 @@ from cereals_core.datasets.files import Split
 from cereals_core.errors import ProductError
 from cereals_core.models.build import build_encoder, feature_channels
 from cereals_core.models.footprint import encoding_bytes, outline
+from cereals_core.projection import Projection, fit
 from cereals_core.workload import Workload
 from tasks.pages.wording import plural, size
 from tasks.running.device import precision_of, prepare_device
@@ -28,8 +29,12 @@ from tasks.store import tables
 from tasks.store.features import FEATURE_BYTES, FeatureStore, feature_cells
 from tasks.store.pool import Pool, group_name, open_pool
 from tasks.store.products import Product
-from tasks.store.storage import make_folder
+from tasks.store.storage import make_folder, written_whole
 from tasks.training import load_into
+
+PROJECTION = "projection.npz"
+FITTED_IMAGES = 64
+"""Images on which principal components are fitted."""
 
 
 def _numbers(load: Workload) -> tuple[int, int]:
@@ -50,7 +55,7 @@ def _memory(load: Workload) -> Memory:
 @stage(
     "features",
     version=1,
-    depends_on=("data", "model.name", "model.precision", "acquisition.batch_images"),
+    depends_on=("data", "model.name", "model.feature_channels", "model.precision", "acquisition.batch_images"),
     gpu=True,
     where="shards",
     wanted=lambda settings: settings.model.trunk == "frozen",
@@ -69,6 +74,7 @@ def features(work: Work, pool: Product, pretrained: Product) -> None:
     splits: dict[Split, Pool] = {"pool": open_pool(work.campaign, pool), "eval": _evaluated(work)}
     inputs = {"pool": pool, "pretrained": pretrained}
     channels = feature_channels(work.campaign.settings.model)
+    _project(work, inputs, splits["pool"])
     for split, images in splits.items():
         make_folder(work.folder / split)
         tables.POOL.write(work.folder / split, _rows(images))
@@ -78,6 +84,36 @@ def features(work: Work, pool: Product, pretrained: Product) -> None:
     every = [image for images in splits.values() for image in images.images]
     numbers = sum(feature_cells(*image.size, channels) for image in every)
     work.facts.update(image_bytes=FEATURE_BYTES * numbers // len(every), channels=list(channels))
+
+
+def _project(work: Work, inputs: Inputs, pool: Pool) -> None:
+    """Fit the principal components that are to be kept, on some images of the pool from its first to its last."""
+    if work.campaign.settings.model.feature_channels is None or (work.folder / PROJECTION).exists():
+        return
+    step = -(-len(pool.images) // FITTED_IMAGES)
+    some = [image.image_id for image in pool.images[::step]]
+    (found,) = work.each(partial(_fit, work, inputs), [some])
+    with written_whole(work.folder / PROJECTION) as stream:
+        np.savez(stream, *(array for projection in found for array in projection))
+
+
+def _fit(work: Work, inputs: Inputs, image_ids: Sequence[str]) -> list[Projection]:
+    read, encoded = _encoder(work, inputs, "pool")
+    made = [encoded(np.stack([image])) for _, image in prefetched(read, image_ids)]
+    kept_channels = feature_channels(work.campaign.settings.model)
+    return [
+        fit((each.reshape(-1, each.shape[-1]).cpu().numpy() for each in of_stride), count)
+        for of_stride, count in zip(zip(*made, strict=True), kept_channels, strict=True)
+    ]
+
+
+def _projections(work: Work, device: torch.device) -> list[tuple[Tensor, Tensor]]:
+    """Read mean and components for each stride; none where all channels are kept."""
+    if work.campaign.settings.model.feature_channels is None:
+        return []
+    with (work.folder / PROJECTION).open("rb") as stream, np.load(stream) as stored:
+        arrays = [torch.from_numpy(stored[name]).to(device) for name in stored.files]
+    return list(zip(arrays[::2], arrays[1::2], strict=True))
 
 
 def _evaluated(work: Work) -> Pool:
@@ -98,6 +134,21 @@ def _rows(images: Pool) -> list[dict[str, Any]]:
 
 
 def _opened(split: Split, work: Work, inputs: Inputs) -> tuple[Reader, Mapper]:
+    read, encoded = _encoder(work, inputs, split)
+    projections = _projections(work, prepare_device(work.campaign.settings.compute))
+
+    @torch.inference_mode()
+    def made_of(image_ids: Sequence[str], images: Sequence[np.ndarray]) -> Sequence[Tensor]:
+        found = encoded(np.stack(images))
+        if projections:
+            found = [(each - mean) @ parts for each, (mean, parts) in zip(found, projections, strict=True)]
+        return [each.half() for each in found]
+
+    return read, made_of
+
+
+def _encoder(work: Work, inputs: Inputs, split: Split) -> tuple[Reader, Callable[[np.ndarray], list[Tensor]]]:
+    """Open a split's images and the encoder, which gives float32 (b, rows, columns, channels) at each stride."""
     settings = work.campaign.settings
     encoder = build_encoder(settings.model)
     load_into(encoder, there(inputs["pretrained"]), partial(_load_encoder, encoder))
@@ -105,11 +156,11 @@ def _opened(split: Split, work: Work, inputs: Inputs) -> tuple[Reader, Mapper]:
     encoder = encoder.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.inference_mode()
-    def encoded(image_ids: Sequence[str], images: Sequence[np.ndarray]) -> Sequence[Tensor]:
-        batch = torch.from_numpy(np.stack(images)).to(device, non_blocking=True).permute(0, 3, 1, 2)
+    def encoded(images: np.ndarray) -> list[Tensor]:
+        batch = torch.from_numpy(images).to(device, non_blocking=True).permute(0, 3, 1, 2)
         with torch.autocast(device.type, precision, enabled=precision != torch.float32):
             found = encoder(batch)
-        return [each.permute(0, 2, 3, 1).half() for each in found.maps]
+        return [each.permute(0, 2, 3, 1).float() for each in found.maps]
 
     data = settings.data
     source = pool_images(data, there(inputs["pool"])) if split == "pool" else open_images(data, split)

@@ -7,8 +7,10 @@ import torch
 from torch import nn
 
 from cereals_core.models.base import Network, Published
+from cereals_core.models.decoder import Decoder
 from cereals_core.network_settings import Model
 from cereals_core.networks import family_of
+from cereals_core.projection import shared_out
 
 
 def build_network(model: Model, outputs: int) -> Network:
@@ -16,7 +18,8 @@ def build_network(model: Model, outputs: int) -> Network:
 
     `outputs`: one a class, or 1 for the cost network, which has the same architecture, as in the paper.
     """
-    network: Network = _module(model).build(model, outputs)
+    frozen = model.trunk == "frozen"
+    network: Network = Decoder(feature_channels(model), outputs) if frozen else _module(model).build(model, outputs)
     if model.weights is not None:
         network.freeze_statistics()
     return network
@@ -32,15 +35,15 @@ def build_encoder(model: Model) -> nn.Module:
 
 
 def feature_channels(model: Model) -> tuple[int, ...]:
-    """Tell the channels of the features that `build_encoder`'s network gives, the finest first."""
+    """Tell the channels of the features that are stored, the finest first."""
     channels: tuple[int, ...] = _module(model).feature_channels(model)
-    return channels
+    return channels if model.feature_channels is None else shared_out(channels, model.feature_channels)
 
 
 def network_outline(model: Model) -> Network:
     """Build the whole network without memory for its weights: for names and shapes, or to see that it can be."""
     with torch.device("meta"):
-        return build_network(model.model_copy(update={"trunk": "trained"}), outputs=1)
+        return build_network(model.model_copy(update={"trunk": "trained", "feature_channels": None}), outputs=1)
 
 
 def download(model: Model) -> Published:

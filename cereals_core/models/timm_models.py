@@ -182,10 +182,8 @@ def _timm(name: str) -> Any:
     return import_beside("timm", name)
 
 
-def build(model: Model, outputs: int) -> Network:
-    """Build the network that the settings name, or its decoder alone where the trunk is frozen."""
-    if model.trunk == "frozen":
-        return Decoder(feature_channels(model), outputs)
+def build(model: Model, outputs: int) -> TimmNetwork:
+    """Build the network that the settings name."""
     return TimmNetwork(model.name, outputs)
 
 
@@ -195,7 +193,7 @@ def build_encoder(model: Model) -> Encoder:
 
 
 def feature_channels(model: Model) -> tuple[int, ...]:
-    """Tell the channels of the encoder's features, the finest first."""
+    """Tell the channels of the features that the encoder gives, the finest first."""
     return _kind_of(model.name).channels
 
 

@@ -68,6 +68,26 @@ def test_features_of_both_splits_are_the_encoders_in_half_precision(campaign: Ca
     assert (made.facts["images"], made.facts["image_bytes"]) == (13, 2 * numbers)
 
 
+def test_fewer_channels_are_the_principal_components_of_the_pools_features(tmp_path: Path, made: Product) -> None:
+    settings = frozen_settings(tmp_path)
+    settings = settings.model_copy(update={"model": settings.model.model_copy(update={"feature_channels": 60})})
+    campaign = Campaign(tmp_path, settings)
+    given, _ = begin(campaign)
+    assert given.features is not None
+    assert given.features.facts["channels"] == [5, 14, 41]
+    stored = open_features(campaign, given.features, "pool")
+    source = open_images(settings.data, "pool")
+    exact = [computed(campaign, source.image(image_id)) for image_id in stored.images]
+    for index, each in enumerate(zip(*exact, strict=True)):
+        cells = np.concatenate([values.reshape(-1, values.shape[-1]) for values in each]).astype(np.float64)
+        variances = np.linalg.eigvalsh(np.cov(cells.T, bias=True))[::-1]
+        kept = np.concatenate(
+            [stored.image(name)[index].reshape(-1, stored.image(name)[index].shape[-1]) for name in stored.images]
+        ).astype(np.float64)
+        np.testing.assert_allclose(kept.mean(0), 0, atol=0.01)
+        np.testing.assert_allclose(kept.var(0), variances[: kept.shape[1]], rtol=0.01)
+
+
 def test_windows_read_from_disk_are_those_kept_in_memory(campaign: Campaign, made: Product) -> None:
     kept = open_features(campaign, made, "pool")
     from_disk = StoredFeatures(FeatureStore(made / "pool"), kept.images.values(), (40, 112, 320))
