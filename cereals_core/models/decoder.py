@@ -8,6 +8,7 @@ A **window** is a square of cells with the features around it that its outputs d
 ends, as the whole image would continue them. Outputs of windows are those of the whole image but for rounding.
 """
 
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -111,8 +112,30 @@ def _normalised(x: Float[Tensor, "b c rows columns"]) -> Float[Tensor, "b c rows
 
 def _upsampled(x: Float[Tensor, "b c _ _"], stride_px: int, images: Features) -> Float[Tensor, "b c rows columns"]:
     """Upsample to stride 8 and the size of the finest features; of a window's context one cell is left there."""
-    factor = stride_px // STRIDE_PX
+    factor, is_window = stride_px // STRIDE_PX, images.inside is not None
     if factor > 1:
-        x = functional.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)
-    cut, (rows, columns) = 0 if images.inside is None else factor - CONTEXT_CELLS, images.fine.shape[-2:]
+        x = _bilinear(x, factor, is_window)
+    cut, (rows, columns) = factor - CONTEXT_CELLS if is_window else 0, images.fine.shape[-2:]
     return x[..., cut : cut + rows, cut : cut + columns]
+
+
+def _bilinear(x: Float[Tensor, "b c _ _"], factor: int, is_window: bool) -> Float[Tensor, "b c _ _"]:
+    """Upsample bilinearly, as `functional.interpolate` does, whose gradients CUDA sums in any order.
+
+    Where there are gradients it is a product of matrices: of windows one for all their cells, which is the faster way.
+    """
+    if not torch.is_grad_enabled():
+        return functional.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)
+    down, across = (_weights(side, factor).to(x) for side in x.shape[-2:])
+    if not is_window:
+        return torch.matmul(torch.matmul(down, x), across.T)
+    cells = torch.matmul(torch.kron(down, across), x.flatten(2).transpose(1, 2))
+    return cells.transpose(1, 2).unflatten(2, (down.shape[0], across.shape[0]))
+
+
+@cache
+def _weights(size: int, factor: int) -> Float[Tensor, "finer size"]:
+    """Compute the weights of `size` cells in a row for each cell of a row `factor` times as fine."""
+    with torch.device("cpu"):
+        place = ((torch.arange(size * factor) + 0.5) / factor - 0.5).clamp(0, size - 1)
+        return (1 - (place[:, None] - torch.arange(size)).abs()).clamp(min=0)
