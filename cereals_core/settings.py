@@ -183,6 +183,22 @@ class CampaignSettings(SettingsFile):
         return self
 
 
+def other_trunk(settings: CampaignSettings) -> CampaignSettings | None:
+    """Return the same campaign with its trunk trained where it is frozen, and the other way round, by the same recipe.
+
+    None where the network has no encoder apart, or no pretrained weights.
+    """
+    model, training = settings.model, settings.training
+    if model.weights is None or not family_of(model.name).has_encoder:
+        return None
+    other = {"trained": "frozen", "frozen": "trained"}[model.trunk]
+    changed = {
+        "model": {**model.model_dump(), "trunk": other, "feature_channels": None},
+        "training": {"recipe": training.recipe} if training.recipe == "practical" else training.model_dump(),
+    }
+    return CampaignSettings.model_validate(settings.model_dump(exclude=set(changed)) | changed)
+
+
 def changes_between(old: CampaignSettings, new: CampaignSettings) -> list[str]:
     """List as `key: old -> new` the settings that decide a campaign's results and differ."""
     before, after = (_flatten(deciding_settings(settings)) for settings in (old, new))

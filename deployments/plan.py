@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cereals_core.datasets import open_images
 from cereals_core.location import is_on_disk
-from cereals_core.settings import CampaignSettings
+from cereals_core.settings import CampaignSettings, other_trunk
 from cereals_core.settings_files import read_settings
 from cereals_core.workload import Workload
 from flows.campaign import run_quietly
@@ -15,7 +15,7 @@ from tasks.forecast.needs import Room, StageNeed, disk_bytes, needs_of, room_for
 from tasks.forecast.times import Paces, StageTime, advice, times, to_come
 from tasks.forecast.trial import look_at_images, try_out
 from tasks.pages.plan import PlanFacts, StagePlan
-from tasks.pages.wording import plural
+from tasks.pages.wording import duration, plural
 from tasks.running.opening import open_campaign
 from tasks.running.stage import Stage
 from tasks.store.history import finished_rounds, has_ended, products_made
@@ -61,6 +61,7 @@ class _Plan:
             there_bytes=(room.memory_bytes, room.device_bytes, room.disk_bytes),
             shortages=list(shortages(self.settings, needs, room)),
             advice=advice(self.settings, list(found.values()), self.images.image_s, self.on_device),
+            otherwise=self._otherwise(),
         )
 
     def _times(self) -> list[StageTime]:
@@ -70,6 +71,21 @@ class _Plan:
         if any(recorded.of(stage, 0) is None for stage, _ in self.left) and _fits(self.needs.values(), there):
             tried = try_out(self.work, run_quietly)
         return times(self.left, self.work, recorded, tried)
+
+    def _otherwise(self) -> str:
+        """Tell how long it would take with the trunk trained in place of frozen, or frozen in place of trained.
+
+        Nothing is told of campaigns that have begun, or that the trial would not fit.
+        """
+        other = other_trunk(self.here)
+        if other is None or any(True for _ in products_made(self.campaign)):
+            return ""
+        work = Workload(other, self.images.sizes, self.work.eval_images, self.work.classes)
+        if not _fits(needs_of(work), room_for(replace(self.campaign, settings=other))):
+            return ""
+        left = to_come(replace(self.campaign, settings=other), 0)
+        total_s = sum(each.total_s for each in times(left, work, Paces([]), try_out(work, run_quietly)))
+        return f'with model.trunk = "{other.model.trunk}" all rounds would take {duration(total_s)}'
 
     def _stage(self, stage: Stage, rounds: Sequence[int | None], found: StageTime | None) -> StagePlan:
         counts = [stage.takes.units(self.work, number or 0) for number in rounds]

@@ -31,7 +31,8 @@ class StagePlan:
 class PlanFacts:
     """All that is said of a plan; `there_bytes` are memory, CUDA memory and disk that there are, None if unknown.
 
-    `notes` tell what the plan rests on, `shortages` what does not fit, `advice` what takes most of the time.
+    `notes` tell what the plan rests on, `shortages` what does not fit, `advice` what takes most of the time, and
+    `otherwise` what another way would take; empty where nothing is told.
     """
 
     title: str
@@ -41,6 +42,7 @@ class PlanFacts:
     there_bytes: Sequence[int | None]
     shortages: Sequence[str]
     advice: str
+    otherwise: str = ""
 
     @property
     def total_s(self) -> float | None:
@@ -51,7 +53,7 @@ class PlanFacts:
 
 def plan_text(facts: PlanFacts) -> str:
     """Write title, notes, a row a stage, totals, what there is, and what is missing."""
-    lines = [facts.title, *facts.notes, "", _stage_table(facts), *([facts.advice] if facts.advice else [])]
+    lines = [facts.title, *facts.notes, "", _stage_table(facts), *filter(None, (facts.advice, facts.otherwise))]
     lines += [f"shortage: {each}" for each in facts.shortages] or ["memory and disk will do"]
     return "\n".join(lines)
 

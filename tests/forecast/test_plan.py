@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 from command_line import campaign_file
-from small_campaign import small_settings
+from small_campaign import frozen_settings, small_settings
 from typer.testing import CliRunner
 
 from cereals_core.errors import SettingsError
-from cereals_core.settings import CampaignSettings
+from cereals_core.settings import CampaignSettings, other_trunk
 from deployments import plan as plans
 from deployments.cli import app
 from tasks.forecast import needs, trial
@@ -103,6 +103,24 @@ def test_cropped_regions_of_a_campaign_on_other_hosts_are_measured_here(
     assert {("train-cost", 0), ("train-cost", 1)} <= set(tried)  # of whole images, and of regions
     assert any("tcp://10.0.0.1:8786 cannot be measured from here" in note for note in facts.notes)
     assert (facts.there_bytes[0], list(facts.shortages)) == (None, [])  # memory is elsewhere
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_frozen_trunk_is_planned_with_its_features_beside_a_trained_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = frozen_settings(tmp_path / "campaign")
+    facts = plan_of(settings, monkeypatch)
+    planned = {each.stage: each for each in facts.stages}
+    assert planned["features"].units == 13
+    assert planned["features"].disk_bytes == 13 * 2 * (8 * 13 * 40 + 4 * 7 * 112 + 2 * 4 * 320)
+    assert planned["train-seg"].units == 8
+    assert facts.total_s is not None
+    assert facts.otherwise.startswith('with model.trunk = "trained" all rounds would take ')
+    assert facts.otherwise in plan_text(facts)
+    other = other_trunk(settings)
+    assert other is not None
+    assert (other.model.trunk, other.training.batch_windows, other.training.window_px) == ("trained", 8, 192)
 
 
 def plan_of(settings: CampaignSettings, monkeypatch: pytest.MonkeyPatch) -> PlanFacts:
