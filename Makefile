@@ -7,8 +7,8 @@ INSTALLED := .venv/installed
 help:  ## list what can be made
 	@awk -F ':.*## *' '/^[a-z]+:.*##/ { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
 
-demo: $(INSTALLED)  ## run a small campaign from drawn scenes to its report
-	$(BIN)/cereals run deployments/recipes/demo.toml deployments/recipes/demo-random.toml
+demo: $(INSTALLED)  ## run a small study on drawn scenes to its report
+	$(BIN)/cereals study deployments/recipes/demo.toml
 
 test: $(INSTALLED)  ## run the tests
 	env -u OMP_NUM_THREADS $(BIN)/pytest -q

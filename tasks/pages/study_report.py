@@ -2,7 +2,7 @@
 
 import textwrap
 
-from cereals_core.curves import AXES
+from cereals_core.curves import AXES, band, curve_of
 from cereals_core.study_statistics import StudyFacts, arm_result
 from tasks.pages import study_tables, study_wording
 from tasks.pages.html import ENVIRONMENT
@@ -11,7 +11,7 @@ from tasks.pages.markdown import escape, markdown_table
 from tasks.pages.study_figures import study_curve
 from tasks.pages.study_tables import STRATEGY_HEADER, strategy_rows
 from tasks.pages.study_wording import headline
-from tasks.pages.text import table
+from tasks.pages.text import band_plot, table
 from tasks.pages.wording import UPPER_BOUND, campaign_title
 
 TEXT_COLUMNS = 100
@@ -54,7 +54,10 @@ def study_markdown(facts: StudyFacts) -> str:
 
 
 def study_text(facts: StudyFacts) -> str:
-    """Write headline and strategies in TEXT_COLUMNS columns; long names are cut, upper bounds marked by a star."""
+    """Write headline, strategies and their curves in TEXT_COLUMNS columns.
+
+    Long names are cut, upper bounds marked by a star. Curves are those of campaigns that ended.
+    """
     results = [arm_result(arm, facts) for arm in facts.arms]
     rows = strategy_rows(facts, results)
     lines = [[f"{row.name} *" if row.upper_bound else row.name, *row.cells] for row in rows]
@@ -62,6 +65,9 @@ def study_text(facts: StudyFacts) -> str:
     parts = [_fill(headline(facts, results)), shown.rstrip("\n")]
     if any(row.upper_bound for row in rows):
         parts.append(_fill(f"* {UPPER_BOUND}"))
+    curves = {arm.name: [curve_of(run.points, "clicks") for run in arm.runs if run.ended] for arm in facts.arms}
+    bands = {name: seen for name, some in curves.items() if (seen := band(some)) is not None}
+    parts += [band_plot(bands).rstrip("\n")] if bands else []
     return "\n\n".join(parts) + "\n"
 
 

@@ -3,16 +3,18 @@
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
+import numpy as np
 from rich.box import MARKDOWN
 from rich.console import Console, JustifyMethod
 from rich.table import Column, Table
 from rich.text import Text
 
-from cereals_core.curves import Point
+from cereals_core.curves import Band, Curve, Point, interpolate
 from tasks.pages.wording import clicks, number, share, signed
 
-MARKS = "ox+*#@"
+MARKS, SHADES = "ox+*#@", ".:'`,;"
 PLOT_COLUMNS, PLOT_ROWS = 72, 16
 WIDE = 10_000
 
@@ -84,6 +86,23 @@ def plot(series: Mapping[str, Sequence[Point]]) -> str:
     return grid.text() + "   ".join(f"{mark} {name}" for mark, (name, _) in marked) + "\n"
 
 
+def band_plot(bands: Mapping[str, Band]) -> str:
+    """Plot mIoU against clicks in 80 columns: a mark a column for each mean, shades from the lowest seed to the best.
+
+    Where two strategies meet, the first named stays visible, and a mean before any shade; empty without a strategy.
+    """
+    if not bands:
+        return ""
+    ends = [(band.spend[-1], miou) for band in bands.values() for miou in (band.low.min(), band.high.max())]
+    grid = _Grid([Point(0, float(miou), float(spend), 0) for spend, miou in ends])
+    named = list(zip(itertools.cycle(MARKS), itertools.cycle(SHADES), bands.items(), strict=False))
+    for _, shade, (_, band) in reversed(named):
+        grid.fill(band, shade)
+    for mark, _, (_, band) in reversed(named):
+        grid.fill(replace(band, low=band.mean, high=band.mean), mark)
+    return grid.text() + "   ".join(f"{mark}{shade} {name}" for mark, shade, (name, _) in named) + "\n"
+
+
 class _Grid:
     """The characters of a plot; columns run from 0 to the most clicks, rows from the best mIoU down to the worst."""
 
@@ -101,6 +120,18 @@ class _Grid:
                 self._put(at, first.miou + part * (second.miou - first.miou), ".")
         for point in points:
             self._put(point.clicks, point.miou, mark)
+
+    def fill(self, band: Band, mark: str) -> None:
+        """Put `mark` from the lowest to the highest seed in every column of the band."""
+        columns = np.arange(PLOT_COLUMNS) * self.right / (PLOT_COLUMNS - 1)
+        low, high = (
+            interpolate(Curve(band.spend, np.asarray(each)), columns).tolist() for each in (band.low, band.high)
+        )
+        for at, lowest, highest in zip(columns.tolist(), low, high, strict=True):
+            if math.isfinite(lowest):
+                rows = max(round((highest - lowest) / self.row_miou), 1)
+                for step in range(rows + 1):
+                    self._put(at, lowest + (highest - lowest) * step / rows, mark)
 
     def _put(self, clicks_at: float, miou: float, mark: str) -> None:
         column = round(clicks_at / self.right * (PLOT_COLUMNS - 1))

@@ -147,7 +147,7 @@ def test_mistakes_are_told_before_anything_starts(
 ) -> None:
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
     file = tmp_path / "streets.toml"
-    file.write_text(text or (ROOT / "deployments/recipes/demo.toml").read_text())
+    file.write_text(text or (ROOT / "deployments/recipes/streets.toml").read_text())
     with pytest.raises(SettingsError, match=problem):
         services_commands.up([file], port=free_port(), **options)  # type: ignore[arg-type]
     assert not (tmp_path / "services.json").exists()

@@ -1,7 +1,7 @@
 """What a campaign leaves in Prefect's interface, looked at in a real browser.
 
 Starts a Prefect server and runs small campaigns and a study, for some minutes. With CEREALS_UI_SHOTS=FOLDER it also
-runs `deployments/recipes/demo.toml`, with a budget, and writes the pictures of the documentation to FOLDER:
+runs `deployments/recipes/streets.toml`, with a budget, and writes the pictures of the documentation to FOLDER:
 
     CEREALS_UI_SHOTS=docs/ui pytest -m system -o faulthandler_timeout=0 tests/deployments/test_ui.py
 """
@@ -74,8 +74,8 @@ def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect]:
     server = prefect.serve()
     try:
         if SHOTS:
-            demo = (ROOT / "deployments/recipes/demo.toml").read_text()
-            prefect.cereals("run", f"{demo}clicks = 20_000\n[compute]\nthreads = 1\n")
+            streets = (ROOT / "deployments/recipes/streets.toml").read_text()
+            prefect.cereals("run", f"{streets}clicks = 20_000\n[compute]\nthreads = 1\n")
         prefect.cereals("run", CAMPAIGN, before=EAGER)
         prefect.cereals("study", STUDY)
         yield prefect
@@ -162,7 +162,7 @@ def shoot(page: Any, name: str, height: int) -> None:
 
 
 def test_the_list_of_artifacts_shows_one_a_campaign_and_one_a_study(page: Any) -> None:
-    keys = {"embedded-round", "small-round", "tiny-study"} | ({"demo-round"} if SHOTS else set())
+    keys = {"embedded-round", "small-round", "tiny-study"} | ({"streets-round"} if SHOTS else set())
     page.goto("/artifacts")
     page.get_by_text(f"{len(keys)} Artifacts", exact=True).wait_for()
     page.get_by_text("tiny: 1 of 1 campaigns have ended", exact=True).wait_for()
@@ -262,13 +262,13 @@ def test_a_study_leaves_one_page(page: Any) -> None:
 
 @pytest.mark.skipif(not SHOTS, reason="no pictures are wanted: CEREALS_UI_SHOTS names no folder")
 def test_pictures_for_the_documentation(page: Any) -> None:
-    open_run(page, "demo")
+    open_run(page, "streets")
     shoot(page, "campaign", 1_350)
-    open_run(page, "demo round 2")
+    open_run(page, "streets round 2")
     shoot(page, "round", 1_100)
-    open_newest(page, "demo-round")
+    open_newest(page, "streets-round")
     page = follow(page, "Round 2")
-    page.get_by_role("heading", name="demo, round 2 of 3").wait_for()
+    page.get_by_role("heading", name="streets, round 2 of 3").wait_for()
     shoot(page, "page", 1_700)
     page.set_viewport_size({"width": 1280, "height": 1_200})
     page.get_by_role("heading", name="Stages").evaluate("each => each.scrollIntoView()")

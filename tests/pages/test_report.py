@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_facts import POINTS, facts, pixels, query, view
 
-from cereals_core.curves import Point
+from cereals_core.curves import Band, Curve, Point, band
 from tasks.pages import figures, text, wording
 from tasks.pages.facts import StageFacts
 from tasks.pages.html import campaign_html
@@ -240,3 +240,18 @@ def test_the_comparison_has_a_line_a_round_and_even_columns(series: dict[str, li
     lines = text.comparison_table(series).splitlines()
     assert len(lines) == 2 + len({point.round for points in series.values() for point in points})
     assert len({tuple(m.start() for m in re.finditer(r"\|", line)) for line in lines}) == 1
+
+
+def test_bands_are_plotted_with_their_means_before_any_shade() -> None:
+    def seen(low: float, high: float) -> Band:
+        made = band([Curve(np.array([0.0, 100.0]), np.full(2, miou)) for miou in (low, high)])
+        assert made is not None
+        return made
+
+    lines = text.band_plot({"a": seen(0.0, 0.4), "b": seen(0.2, 1.0)}).splitlines()
+    assert lines[0] == "  mIoU"
+    assert lines[-1] == "o. a   x: b"
+    plotted = [line[8:] for line in lines[1 : 1 + text.PLOT_ROWS]]
+    assert {len(line) for line in plotted} == {text.PLOT_COLUMNS}
+    assert "".join(line[30] for line in plotted) == "::::::x::...o..."
+    assert text.band_plot({}) == ""
