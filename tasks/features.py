@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from cereals_core.datasets import open_images
 from cereals_core.datasets.files import Split
-from cereals_core.errors import ProductError
 from cereals_core.models.build import build_encoder, feature_channels
 from cereals_core.models.footprint import encoding_bytes, outline
 from cereals_core.projection import Projection, fit
@@ -21,13 +20,13 @@ from tasks.pages.wording import plural, size
 from tasks.running.device import precision_of, prepare_device
 from tasks.running.images import pool_images
 from tasks.running.prefetch import prefetched
-from tasks.running.shards import Asked, Job, Made, Mapper, Reader, refuse_unusable, write_shards
+from tasks.running.shards import Asked, Job, Made, Mapper, Reader, Store, write_shards
 from tasks.running.stage import stage
 from tasks.running.takes import IMAGE_BYTES, IMAGES_READ, Memory, Takes, fewer_pixels
 from tasks.running.work import Inputs, Work, there
 from tasks.store import tables
 from tasks.store.features import FEATURE_BYTES, FeatureStore, feature_cells
-from tasks.store.pool import Pool, group_name, open_pool
+from tasks.store.pool import Pool, Shard, group_name, open_pool
 from tasks.store.products import Product
 from tasks.store.storage import make_folder, written_whole
 from tasks.training import load_into
@@ -177,24 +176,21 @@ def _store(split: str, work: Work, inputs: Inputs) -> "_Features":
     return _Features(FeatureStore(work.folder / split))
 
 
-class _Features:
+class _Features(Store):
     """Where features go."""
 
-    def __init__(self, store: FeatureStore) -> None:
-        self.store = store
+    def __init__(self, features: FeatureStore) -> None:
+        self.features, self.folder = features, features.folder
 
-    def has_all(self, asked: Asked) -> bool:
-        """Tell whether the shard was written before, whole."""
-        try:
-            return self.store.has(asked.shard) and not self._not_finite(asked)
-        except ProductError:
-            return False
+    def has(self, shard: Shard) -> bool:
+        """Tell whether a shard was written, at every stride."""
+        return self.features.has(shard)
 
-    def put(self, asked: Asked, made: Made) -> None:
-        """Write a shard's features, and read them again."""
-        self.store.write(asked.shard, [np.stack(each) for each in zip(*made.values(), strict=True)])
-        refuse_unusable(self.store.folder, self._not_finite(asked))
+    def write(self, shard: Shard, made: Made) -> None:
+        """Write a shard's features."""
+        self.features.write(shard, [np.stack(each) for each in zip(*made.values(), strict=True)])
 
-    def _not_finite(self, asked: Asked) -> list[str]:
-        read = ((image.image_id, self.store.read_image(image)) for image in asked.shard.images)
+    def not_finite(self, asked: Asked) -> list[str]:
+        """Name the images whose features are not finite in every cell."""
+        read = ((image.image_id, self.features.read_image(image)) for image in asked.shard.images)
         return [image_id for image_id, found in read if not all(np.isfinite(each).all() for each in found)]

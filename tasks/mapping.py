@@ -17,7 +17,6 @@ from torch import Tensor
 
 from cereals_core.clicks import click_map
 from cereals_core.datasets import open_truth
-from cereals_core.errors import ProductError
 from cereals_core.grid import map_shape
 from cereals_core.information import MEASURES, SAMPLED_MEASURES, quantise
 from cereals_core.models.base import Network
@@ -28,14 +27,14 @@ from cereals_core.truth import Truth
 from tasks.pages.wording import plural
 from tasks.running.device import precision_of, prepare_device
 from tasks.running.inputs import open_inputs, stacked
-from tasks.running.shards import Asked, Job, Made, Mapper, Reader, refuse_unusable, write_shards
+from tasks.running.shards import Asked, Job, Made, Mapper, Reader, Store, write_shards
 from tasks.running.stage import stage
 from tasks.running.takes import COST, IMAGES_READ, SEGMENTATION, TRUTH_BYTES, Memory, Takes, mapping
 from tasks.running.work import Inputs, Work, there
 from tasks.store.layout import MAPS
 from tasks.store.ledger import Ledger
 from tasks.store.maps import MapStore
-from tasks.store.pool import Pool, PoolImage, open_pool
+from tasks.store.pool import Pool, PoolImage, Shard, open_pool
 from tasks.store.products import Product
 from tasks.training import load_model
 
@@ -173,27 +172,23 @@ def _store(work: Work, inputs: Inputs) -> "_Maps":
     return _Maps(MapStore(work.folder / MAPS))
 
 
-class _Maps:
-    """Where maps go."""
+class _Maps(Store):
+    """Where maps go; those of images that were not asked for are NaN."""
 
-    def __init__(self, store: MapStore) -> None:
-        self.store = store
+    def __init__(self, maps: MapStore) -> None:
+        self.maps, self.folder = maps, maps.folder
 
-    def has_all(self, asked: Asked) -> bool:
-        """Tell whether the shard was written before, whole."""
-        try:
-            return self.store.has(asked.shard) and not self._not_finite(asked)
-        except ProductError:
-            return False
+    def has(self, shard: Shard) -> bool:
+        """Tell whether a shard was written."""
+        return self.maps.has(shard)
 
-    def put(self, asked: Asked, made: Made) -> None:
-        """Write a shard's maps, and read them again."""
-        absent = np.full(map_shape(asked.shard.height, asked.shard.width), np.nan, np.float16)
-        maps = [made.get(image.image_id, (absent,))[0] for image in asked.shard.images]
-        self.store.write(asked.shard, np.stack(maps))
-        refuse_unusable(self.store.folder, self._not_finite(asked))
+    def write(self, shard: Shard, made: Made) -> None:
+        """Write a shard's maps."""
+        absent = np.full(map_shape(shard.height, shard.width), np.nan, np.float16)
+        self.maps.write(shard, np.stack([made.get(image.image_id, (absent,))[0] for image in shard.images]))
 
-    def _not_finite(self, asked: Asked) -> list[str]:
-        finite = np.isfinite(self.store.read(asked.shard)).all(axis=(1, 2))
+    def not_finite(self, asked: Asked) -> list[str]:
+        """Name the images whose maps are not finite in every cell."""
+        finite = np.isfinite(self.maps.read(asked.shard)).all(axis=(1, 2))
         found = {image.image_id: bool(ok) for image, ok in zip(asked.shard.images, finite, strict=True)}
         return [image_id for image_id in asked.image_ids if not found[image_id]]

@@ -1,13 +1,14 @@
-"""Images as pretrained encoders take them."""
+"""What networks over pretrained encoders have in common: how images come in, how weights are drawn, what is frozen."""
 
-from collections.abc import Callable
+from abc import abstractmethod
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cereals_core.models.base import Images
+from cereals_core.models.base import Images, Network
 from cereals_core.shapes import Float
 
 COARSEST_PX = 32
@@ -33,6 +34,42 @@ class Preparation(nn.Module):
         height, width = images.shape[-2:]
         x = (images - self.mean) / self.std
         return functional.pad(x, (0, -width % COARSEST_PX, 0, -height % COARSEST_PX))
+
+
+class EncoderNetwork(Network):
+    """A network over an encoder, whose statistics of batch normalisation are frozen with its pretrained weights.
+
+    From scratch it takes the statistics of a step's images of one size (our choice).
+    """
+
+    statistics_frozen = False
+
+    @property
+    @abstractmethod
+    def pretrained_part(self) -> nn.Module:
+        """The encoder."""
+
+    def freeze_statistics(self) -> None:
+        """Normalise with the encoder's running statistics in training too, from now on."""
+        self.statistics_frozen = True
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "EncoderNetwork":
+        """Set training mode, but for frozen statistics."""
+        super().train(mode)
+        self.pretrained_part.train(mode and not self.statistics_frozen)
+        return self
+
+
+def draw_weights(modules: Iterable[nn.Module], generator: torch.Generator) -> None:
+    """Draw weights anew: He-normal convolutions and layers, batch normalisation that changes nothing (our choice)."""
+    for module in modules:
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.BatchNorm2d):
+            module.reset_parameters()
 
 
 def made_on_cpu(build: Callable[[], Any]) -> Any:

@@ -13,9 +13,9 @@ from torch.nn import functional
 
 from cereals_core.errors import SettingsError
 from cereals_core.grid import STRIDE_PX, map_shape
-from cereals_core.models.base import Images, Masks, Network, Outputs, Published, Source
+from cereals_core.models.base import Images, Masks, Outputs, Published, Source
 from cereals_core.models.beside import import_beside
-from cereals_core.models.encoder import COARSEST_PX, Preparation, made_on_cpu
+from cereals_core.models.encoder import COARSEST_PX, EncoderNetwork, Preparation, draw_weights, made_on_cpu
 from cereals_core.models.fcn8s import MEAN, STD
 from cereals_core.network_settings import Model
 from cereals_core.shapes import Float
@@ -23,15 +23,12 @@ from cereals_core.shapes import Float
 _TRIED_PX = 2 * COARSEST_PX
 
 
-class SmpNetwork(Network):
+class SmpNetwork(EncoderNetwork):
     """An architecture of segmentation_models_pytorch on one of its encoders, output at stride 8.
 
     The decoder's features are brought to stride 8, finer ones by averages and coarser ones bilinearly, before
     dropout and the library's last convolution (our choice; the library puts out scores at stride 1 to 8 and upsamples
     them). Dropout inside of a decoder is off: masks are an argument.
-
-    Batch normalisation (our choice): in training it takes the statistics of a step's images of one size; with
-    pretrained weights the encoder's are frozen.
 
     SettingsError for a name that the library does not know.
     """
@@ -41,32 +38,21 @@ class SmpNetwork(Network):
 
     def __init__(self, name: str, outputs: int) -> None:
         super().__init__()
-        self.name, self.channels, self.statistics_frozen = name, _decoded_channels(name), False
+        self.name, self.channels = name, _decoded_channels(name)
         self.preparation, self.model = Preparation(MEAN, STD), _create(name, outputs)
         for module in self.modules():
             if isinstance(module, nn.Dropout | nn.Dropout2d):
                 module.p = 0.0
 
+    @property
+    def pretrained_part(self) -> nn.Module:
+        """The encoder."""
+        encoder: nn.Module = self.model.encoder
+        return encoder
+
     def initialise(self, generator: torch.Generator) -> None:
-        """Draw all weights: He-normal convolutions and layers, batch normalisation that changes nothing."""
-        for module in self.model.modules():
-            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-            elif isinstance(module, nn.BatchNorm2d):
-                module.reset_parameters()
-
-    def freeze_statistics(self) -> None:
-        """Normalise with the encoder's running statistics in training too, from now on."""
-        self.statistics_frozen = True
-        self.train(self.training)
-
-    def train(self, mode: bool = True) -> "SmpNetwork":
-        """Set training mode, but for frozen statistics."""
-        super().train(mode)
-        self.model.encoder.train(mode and not self.statistics_frozen)
-        return self
+        """Draw all weights, by `draw_weights`."""
+        draw_weights(self.model.modules(), generator)
 
     def trunk(self, images: Images) -> Float[Tensor, "b c rows columns"]:
         """Compute everything before the dropout from images in [0, 255]."""

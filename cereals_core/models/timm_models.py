@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from cereals_core.errors import SettingsError
 from cereals_core.grid import FEATURE_STRIDES_PX
-from cereals_core.models.base import Images, Masks, Network, Outputs, Published, Source
+from cereals_core.models.base import Images, Masks, Outputs, Published, Source
 from cereals_core.models.beside import import_beside
 from cereals_core.models.decoder import Decoder, Features
-from cereals_core.models.encoder import COARSEST_PX, Preparation, made_on_cpu
+from cereals_core.models.encoder import COARSEST_PX, EncoderNetwork, Preparation, draw_weights, made_on_cpu
 from cereals_core.network_settings import Model
 from cereals_core.shapes import Float
 
@@ -52,12 +52,8 @@ def _cut(features: Tensor, images: Tensor, stride_px: int) -> Tensor:
     return features[..., :rows, :columns]
 
 
-class TimmNetwork(Network):
-    """An encoder of timm under our decoder, trained as a whole.
-
-    Its batch normalisation (our choice): from scratch it takes the statistics of a step's images of one size; from
-    pretrained weights all statistics are frozen.
-    """
+class TimmNetwork(EncoderNetwork):
+    """An encoder of timm under our decoder, trained as a whole."""
 
     scores = ("decoder.score.",)
 
@@ -65,29 +61,16 @@ class TimmNetwork(Network):
         super().__init__()
         self.encoder, self.decoder = Encoder(name), Decoder(_kind_of(name).channels, outputs)
         self.mask_stride_px = self.decoder.mask_stride_px
-        self.statistics_frozen = False
+
+    @property
+    def pretrained_part(self) -> nn.Module:
+        """The encoder."""
+        return self.encoder
 
     def initialise(self, generator: torch.Generator) -> None:
-        """Draw all weights: He-normal convolutions and layers in the encoder (our choice), then the decoder's."""
-        for module in self.encoder.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-            elif isinstance(module, nn.BatchNorm2d):
-                module.reset_parameters()
+        """Draw all weights: the encoder's by `draw_weights`, then the decoder's."""
+        draw_weights(self.encoder.modules(), generator)
         self.decoder.initialise(generator)
-
-    def freeze_statistics(self) -> None:
-        """Normalise with the running statistics in training too, from now on."""
-        self.statistics_frozen = True
-        self.train(self.training)
-
-    def train(self, mode: bool = True) -> "TimmNetwork":
-        """Set training mode, but for frozen statistics."""
-        super().train(mode)
-        self.encoder.train(mode and not self.statistics_frozen)
-        return self
 
     def trunk(self, images: Images) -> Float[Tensor, "b c rows columns"]:
         """Compute everything before the dropout from images in [0, 255]."""

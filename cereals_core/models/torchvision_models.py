@@ -13,6 +13,7 @@ from torch.nn import functional
 from cereals_core.grid import STRIDE_PX, map_shape
 from cereals_core.models.base import Images, Masks, Network, Outputs, Published, Source
 from cereals_core.models.beside import import_beside
+from cereals_core.models.encoder import draw_weights
 from cereals_core.models.fcn8s import MEAN, STD
 from cereals_core.network_settings import Model
 from cereals_core.shapes import Float
@@ -89,14 +90,8 @@ class TorchvisionNetwork(Network):
         self.train()
 
     def initialise(self, generator: torch.Generator) -> None:
-        """Draw all weights: He-normal convolutions, batch normalisation that changes nothing (our choice)."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-            elif isinstance(module, nn.BatchNorm2d):
-                module.reset_parameters()
+        """Draw all weights, by `draw_weights`."""
+        draw_weights(self.modules(), generator)
 
     def freeze_statistics(self) -> None:
         """Normalise with the running statistics in training too, from now on."""

@@ -11,7 +11,7 @@ from tasks.pages.markdown import escape, markdown_table
 from tasks.pages.study_figures import study_curve
 from tasks.pages.study_tables import STRATEGY_HEADER, strategy_rows
 from tasks.pages.study_wording import headline
-from tasks.pages.text import band_plot, table
+from tasks.pages.text import MARKS, band_plot, table
 from tasks.pages.wording import UPPER_BOUND, campaign_title
 
 TEXT_COLUMNS = 100
@@ -56,7 +56,8 @@ def study_markdown(facts: StudyFacts) -> str:
 def study_text(facts: StudyFacts) -> str:
     """Write headline, strategies and their curves in TEXT_COLUMNS columns.
 
-    Long names are cut, upper bounds marked by a star. Curves are those of campaigns that ended.
+    Long names are cut, upper bounds marked by a star. Curves are those of campaigns that ended, if they can be told
+    apart.
     """
     results = [arm_result(arm, facts) for arm in facts.arms]
     rows = strategy_rows(facts, results)
@@ -67,7 +68,7 @@ def study_text(facts: StudyFacts) -> str:
         parts.append(_fill(f"* {UPPER_BOUND}"))
     curves = {arm.name: [curve_of(run.points, "clicks") for run in arm.runs if run.ended] for arm in facts.arms}
     bands = {name: seen for name, some in curves.items() if (seen := band(some)) is not None}
-    parts += [band_plot(bands).rstrip("\n")] if bands else []
+    parts += [band_plot(bands).rstrip("\n")] if 0 < len(bands) <= len(MARKS) else []
     return "\n\n".join(parts) + "\n"
 
 

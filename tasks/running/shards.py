@@ -1,10 +1,12 @@
 """What networks make of images, by shards on the workers: finished shards are kept, the next images read meanwhile."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -35,14 +37,39 @@ class Asked:
     image_ids: tuple[str, ...]
 
 
-class Store(Protocol):
-    """Where results go."""
+class Store(ABC):
+    """Where results go, in a folder of their own."""
+
+    folder: Path
 
     def has_all(self, asked: Asked) -> bool:
         """Tell whether the results were written before, whole and finite."""
+        try:
+            return self.has(asked.shard) and not self.not_finite(asked)
+        except ProductError:
+            return False
 
     def put(self, asked: Asked, made: Made) -> None:
-        """Write a shard's results; ProductError when some are not finite."""
+        """Write a shard's results, and read them again; ProductError when some are not finite."""
+        self.write(asked.shard, made)
+        unusable = self.not_finite(asked)
+        if unusable:
+            raise ProductError(
+                f"{self.folder}: maps of {unusable[:3]} ({len(unusable)} images) are not finite: "
+                "the network has diverged; lower training.learning_rate"
+            )
+
+    @abstractmethod
+    def has(self, shard: Shard) -> bool:
+        """Tell whether a shard was written."""
+
+    @abstractmethod
+    def write(self, shard: Shard, made: Made) -> None:
+        """Write a shard's results."""
+
+    @abstractmethod
+    def not_finite(self, asked: Asked) -> list[str]:
+        """Name the images whose results, as they were written, are not finite in every cell."""
 
 
 @dataclass(frozen=True)
@@ -100,12 +127,3 @@ def _padded(image_ids: Sequence[str], items: Sequence[Any], size: int) -> tuple[
     """Fill a batch to the full size with its last image: on the size depend the last bits of all its results."""
     missing = size - len(items)
     return [*image_ids, *[image_ids[-1]] * missing], [*items, *[items[-1]] * missing]
-
-
-def refuse_unusable(folder: Any, unusable: Sequence[str]) -> None:
-    """Raise ProductError where the results of these images are not finite in every cell."""
-    if unusable:
-        raise ProductError(
-            f"{folder}: maps of {list(unusable[:3])} ({len(unusable)} images) are not finite: "
-            "the network has diverged; lower training.learning_rate"
-        )
