@@ -228,19 +228,16 @@ def test_names_cannot_break_a_page() -> None:
 
 
 def test_the_text_by_hand() -> None:
-    text = study_text(replace(FACTS, arms=[RANDOM, CEREALS], reference=[]))
-    table, plot = text.split("\n\n")[-2:]
-    assert plot.startswith("  mIoU\n 0.")
-    assert plot.endswith("o. random-regions   x: cereals\n")
-    assert table.splitlines() == [
-        "strategy        p95, clicks  p95, pixels    AUC     final mIoU  clicks  ended",
+    *_, table, plot = study_text(replace(FACTS, arms=[RANDOM, CEREALS], reference=[])).split("\n\n")
+    assert (plot[:6], plot.splitlines()[-1]) == ("  mIoU", "o. random-regions   x: cereals")
+    assert table.splitlines()[1:] == [
         "random-regions            -            -  0.419  0.475 ± 0.035     300    2/2",
         "cereals                   -            -  0.463  0.525 ± 0.035     200    2/2",
     ]
 
 
 def many() -> StudyFacts:
-    """Fifteen strategies with their own names, one of them far too long, and clicks in millions."""
+    """Fifteen strategies with their names, one of them far too long, and clicks in millions."""
     names = [*STRATEGIES, "a-strategy-whose-name-nobody-can-read-in-a-terminal"]
     runs = [replace(each, points=[replace(p, clicks=1e4 * p.clicks) for p in each.points]) for each in CEREALS.runs]
     arms = [Arm(name, "definition " * 9, name == "cereals-true-cost", runs) for name in names]
