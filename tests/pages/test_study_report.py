@@ -246,8 +246,7 @@ def many() -> StudyFacts:
 
 
 def test_the_text_of_many_strategies_fits_100_columns() -> None:
-    lines = study_text(many()).splitlines()
-    assert max(map(len, lines)) == 100
+    assert max(map(len, lines := study_text(many()).splitlines())) == 100
     for name in ("a" + "-a" * length for length in range(40)):
         text = study_text(replace(FACTS, arms=[CEREALS, replace(CEREALS, name=name)]))
         assert "\n%" not in text
