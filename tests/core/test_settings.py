@@ -160,3 +160,51 @@ def test_settings_survive_json_and_show_no_change_against_themselves(seed: int, 
     again = parse_settings(settings.model_dump(mode="json"), "again")
     assert again == settings
     assert changes_between(settings, again) == []
+
+
+FROZEN = {"model__name": "timm:tf_efficientnet_lite0", "model__weights": "download", "model__trunk": "frozen"}
+
+
+def test_a_recipe_sets_keys_by_the_trunk_and_any_may_be_given_beside_it() -> None:
+    paper = parse_settings(SMALLEST, "x").training
+    assert (paper.recipe, paper.batch, paper.steps, paper.weight_decay, paper.augment) == (
+        "paper",
+        "images",
+        None,
+        0,
+        (),
+    )
+    frozen = parse_settings(changed(SMALLEST, **FROZEN, training__recipe="practical"), "x").training
+    assert (frozen.batch, frozen.window_px, frozen.steps, frozen.decay) == ("windows", 32, 400, "poly")
+    assert frozen.augment == ("flip",)
+    trained = parse_settings(changed(SMALLEST, training__recipe="practical", training__steps=9), "x").training
+    assert (trained.window_px, trained.context_px, trained.steps) == (192, 32, 9)
+    again = parse_settings(parse_settings(changed(SMALLEST, training__recipe="practical"), "x").model_dump(), "x")
+    assert again.training.steps == 800
+
+
+def test_a_recipes_name_is_no_change_where_its_keys_are_the_same() -> None:
+    practical = changed(SMALLEST, training__recipe="practical")
+    spelt_out = parse_settings(practical, "x").training.model_dump(mode="json", exclude={"recipe"})
+    assert (
+        changes_between(parse_settings(practical, "x"), parse_settings({**SMALLEST, "training": spelt_out}, "x")) == []
+    )
+    assert differences(practical, training__steps=5) == ["training.steps: 800 -> 5"]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"model__trunk": "frozen"}, 'trunk = "frozen" needs an encoder apart, which "fcn8s" lacks; take timm:ENCODER'),
+        ({**FROZEN, "model__weights": None}, 'trunk = "frozen" needs pretrained weights'),
+        ({"model__name": FROZEN["model__name"], "model__feature_channels": 96}, 'is for trunk = "frozen"'),
+        ({"training__decay": "poly"}, 'decay = "poly" needs the number of steps'),
+        ({"training__augment": ["scale"]}, 'augment = "scale" is for windows'),
+        ({"training__batch": "windows", "training__method": "cropping"}, 'method = "cropping" is for images'),
+        ({"training__window_px": 48}, "multiple of 32"),
+        ({"model__name": "fcn_resnet50", "training__batch": "windows"}, "set training.context_px = 32"),
+        ({**FROZEN, "training__method": "cropping"}, "needs a finite receptive field"),
+    ],
+)
+def test_what_does_not_go_together_is_said_with_what_does(values: dict[str, Any], message: str) -> None:
+    assert message in "\n".join(mistakes(**values))
