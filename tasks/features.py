@@ -22,7 +22,7 @@ from tasks.running.images import pool_images
 from tasks.running.prefetch import prefetched
 from tasks.running.shards import Asked, Job, Made, Mapper, Reader, Store, write_shards
 from tasks.running.stage import stage
-from tasks.running.takes import IMAGE_BYTES, IMAGES_READ, Memory, Takes, fewer_pixels
+from tasks.running.takes import IMAGE_BYTES, IMAGES_READ, Memory, Takes, feature_numbers, fewer_pixels
 from tasks.running.work import Inputs, Work, there
 from tasks.store import tables
 from tasks.store.features import FEATURE_BYTES, FeatureStore, feature_cells
@@ -36,18 +36,12 @@ FITTED_IMAGES = 64
 """Images on which principal components are fitted."""
 
 
-def _numbers(load: Workload) -> tuple[int, int]:
-    """Count what is stored: of all images of both splits, and of the largest one."""
-    channels = feature_channels(load.settings.model)
-    pool = sum(count * feature_cells(*each, channels) for each, count in load.counts.items())
-    return round(pool * (1 + load.eval_images / load.images)), feature_cells(*load.largest, channels)
-
-
 def _memory(load: Workload) -> Memory:
     batch_images, shard_images = load.wanted.batch_images, load.settings.compute.shard_images
     encoder = outline(lambda: build_encoder(load.settings.model), precision_of(load.settings.model))
     read = IMAGE_BYTES * prod(load.largest) * (IMAGES_READ + 2 * batch_images)
-    shard = FEATURE_BYTES * 2 * _numbers(load)[1] * min(shard_images, load.images)
+    image = feature_cells(*load.largest, feature_channels(load.settings.model))
+    shard = FEATURE_BYTES * 2 * image * min(shard_images, load.images)
     return Memory(encoding_bytes(encoder, *load.largest, batch_images), read + shard)
 
 
@@ -61,7 +55,7 @@ def _memory(load: Workload) -> Memory:
     takes=Takes(
         units=lambda load, number: load.images + load.eval_images,
         memory=_memory,
-        disk_bytes=lambda load, number: FEATURE_BYTES * _numbers(load)[0],
+        disk_bytes=lambda load, number: FEATURE_BYTES * feature_numbers(load),
         lighter=lambda settings: (
             f"lower compute.shard_images = {settings.compute.shard_images}, or {fewer_pixels(settings)}"
         ),

@@ -14,10 +14,9 @@ from cereals_core.settings import CampaignSettings
 from cereals_core.workload import Workload
 from tasks.pages.wording import plural, size
 from tasks.pool import workload_of
-from tasks.running.images import pool_fits
 from tasks.running.memory import available_bytes, resident_bytes
 from tasks.running.stage import Stage
-from tasks.running.takes import IMAGE_BYTES, fewer_pixels
+from tasks.running.takes import fewer_pixels, kept_bytes
 from tasks.stages import FIRST, runs_of
 from tasks.store.history import finished_rounds
 from tasks.store.layout import Campaign
@@ -68,8 +67,7 @@ def needs_of(load: Workload, finished: int = 0) -> list[StageNeed]:
 
 def _need(stage: Stage, load: Workload, rounds: Sequence[int]) -> StageNeed:
     memory, on_device = stage.takes.memory(load), stage.gpu and uses_cuda(load.settings)
-    kept_bytes = IMAGE_BYTES * load.pixels if pool_fits(load.pixels) else 0
-    process_bytes = resident_bytes() + LIBRARIES_BYTES + kept_bytes + memory.arrays
+    process_bytes = resident_bytes() + LIBRARIES_BYTES + kept_bytes(load) + memory.arrays
     return StageNeed(
         stage,
         memory_bytes=round(process_bytes + (memory.checkpoint if on_device else memory.tensors)),

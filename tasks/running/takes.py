@@ -7,13 +7,15 @@ from typing import NamedTuple
 
 from cereals_core.grid import STRIDE_PX
 from cereals_core.models.base import Network
-from cereals_core.models.build import build_network
+from cereals_core.models.build import build_network, feature_channels
+from cereals_core.models.encoder import COARSEST_PX
 from cereals_core.models.footprint import outline, parameter_bytes, prediction_bytes, training_bytes
 from cereals_core.settings import CampaignSettings
 from cereals_core.workload import Workload
 from tasks.running.device import precision_of
 from tasks.running.images import kept_at_most_bytes, pool_fits
 from tasks.running.prefetch import AHEAD
+from tasks.store.features import FEATURE_BYTES, feature_cells
 
 IMAGES_READ = AHEAD + 2
 """Images in memory at a time where they are read ahead: those waiting or being decoded, and those in hand."""
@@ -91,6 +93,20 @@ def fewer_pixels(settings: CampaignSettings) -> str:
     return f"lower data.{settings.data.dial}"
 
 
+def feature_numbers(load: Workload) -> float:
+    """Count the numbers that a frozen trunk's features are, of all images of both splits."""
+    channels = feature_channels(load.settings.model)
+    pool = sum(count * feature_cells(*size, channels) for size, count in load.counts.items())
+    return pool * (1 + load.eval_images / load.images)
+
+
+def kept_bytes(load: Workload) -> float:
+    """Count what a process keeps of both splits from stage to stage: images, and features, if all of them fit."""
+    images = IMAGE_BYTES * load.pixels if pool_fits(load.pixels) else 0
+    features = FEATURE_BYTES * feature_numbers(load) if load.settings.model.trunk == "frozen" else 0
+    return images + (features if features <= kept_at_most_bytes() else 0)
+
+
 def predicting(kind: Kind, units: Count, bytes_a_pixel: float, upsampled: bool = False) -> Takes:
     """Return what one pass over each image takes, beside arrays of so many bytes for each of its pixels."""
 
@@ -114,6 +130,16 @@ def mapping(kind: Kind, bytes_a_cell: float) -> Takes:
     return Takes("image", units, memory, disk, kind.lighter, kind.smaller)
 
 
+def _step(load: Workload, network: Network, images: int) -> tuple[int, int, int]:
+    """Tell height and width of what goes through a network together in a step, in pixels, and how much of it."""
+    training = load.settings.training
+    if training.batch == "images":
+        return *load.largest, min(training.batch_images, images)
+    around_px = network.context_px if training.context_px is None else training.context_px
+    side_px = training.window_px + 2 * (COARSEST_PX if around_px is None else around_px)
+    return side_px, side_px, training.batch_windows
+
+
 def training(kind: Kind) -> Takes:
     """Return what a training takes; its memory is that of the last round, whose images are the most."""
 
@@ -124,14 +150,15 @@ def training(kind: Kind) -> Takes:
         labelled_px = images * load.mean_px
         kept = 0 if pool_fits(load.pixels) else min(kept_at_most_bytes() + in_hand, IMAGE_BYTES * labelled_px)
         return Memory(
-            tensors=training_bytes(network, *load.largest, batch_images),
+            tensors=training_bytes(network, *_step(load, network, images)),
             arrays=kept + TARGET_BYTES * labelled_px / STRIDE_PX**2,
             checkpoint=4 * parameter_bytes(network),
         )
 
     def lighter(settings: CampaignSettings) -> str:
-        batch_images = settings.training.batch_images
-        return f"lower training.batch_images = {batch_images}" if batch_images > 1 else kind.lighter(settings)
+        key = f"batch_{settings.training.batch}"
+        count = getattr(settings.training, key)
+        return f"lower training.{key} = {count}" if count > 1 else kind.lighter(settings)
 
     return Takes(
         "step",

@@ -124,7 +124,7 @@ def test_a_campaign_that_does_not_fit_is_refused(finished: CampaignSettings, mon
 STEPS = """
 import sys, numpy as np, torch
 from cereals_core.models.build import build_network
-from cereals_core.settings import Model, Training
+from cereals_core.network_settings import Model, Training
 from cereals_core.training import Trainer, segmentation_loss
 from tasks.running.memory import peak_bytes, reset_peak
 
