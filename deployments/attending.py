@@ -35,7 +35,8 @@ def attend(load: Callable[[], Work], command: str) -> None:
     with _noting_signals() as signals:
         flows.start()
         _watch(flows, server, signals, command)
-    if flows.was_cancelled:
+    hung_up = signal.SIGHUP in signals  # and what was printed between that and its answer may have failed
+    if flows.was_cancelled or (flows.error is not None and hung_up):
         if not signals:  # in Prefect's pages
             typer.echo(f"stopped; `{command}` goes on from here", err=True)
         raise typer.Exit(128 + (signals[0] if signals else signal.SIGINT))

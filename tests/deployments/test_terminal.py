@@ -1,5 +1,6 @@
 """Ending a run from its terminal, from outside, by the death of its server: soon, in one line, and nothing is left."""
 
+import errno
 import os
 import random
 import shutil
@@ -12,10 +13,13 @@ from pathlib import Path
 
 import psutil
 import pytest
+import typer
 from chaos_compare import differences
 from command_line import CEREALS, campaign_file, cereals
+from prefect.settings import PREFECT_API_URL
 from terminal import Terminal, terminal
 
+from deployments import attending
 from deployments.attending import _noting_signals
 
 SOON_S = 60.0
@@ -83,6 +87,23 @@ def test_a_hang_up_that_is_ignored_stays_so() -> None:
         assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_what_fails_because_the_terminal_is_gone_is_a_hang_up(
+    monkeypatch: pytest.MonkeyPatch, prefect_server: None
+) -> None:
+    """Between a hang-up and its answer something is printed, which fails."""
+
+    def printing() -> None:
+        os.kill(os.getpid(), signal.SIGHUP)
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setenv("PREFECT_API_URL", PREFECT_API_URL.value() or "")
+    monkeypatch.setattr(attending, "_tell", lambda number, line: None)
+    monkeypatch.setattr(attending, "request_stop", lambda: None)
+    with pytest.raises(typer.Exit) as ended:
+        attending.attend(lambda: printing, "cereals run x")
+    assert ended.value.exit_code == 129
 
 
 @pytest.mark.system
