@@ -32,6 +32,7 @@ class Plane(Protocol):
         """Read a part of them."""
 
 
+@runtime_checkable
 class FeatureSamples(Protocol):
     """Samples whose images are features, of which windows can be read."""
 
@@ -61,7 +62,7 @@ class WindowBatches(Batches):
         places = self._windows.places[rng.permutation(len(self._windows.places))]
         batches = [places[start : start + size] for start in range(0, len(places), size)]
         expected = self._windows.mean_cells * min(size, len(places))
-        if hasattr(samples, "windows_in_order"):
+        if isinstance(samples, FeatureSamples):
             return self._of_features(samples.windows_in_order(batches, cells), expected, rng)
         indices = places[:, 0].tolist()
         taken = iter(map(samples.__getitem__, indices) if in_order is None else in_order(indices))

@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 import zarr
-from zarr.codecs import Crc32cCodec
 
 from cereals_core.errors import ProductError
 from cereals_core.grid import FEATURE_STRIDES_PX
-from tasks.store.maps import array_store, is_array, open_array
+from tasks.store.maps import create_array, open_array
 from tasks.store.pool import Pool, PoolImage, Shard
 
 TILE_PX = 256
@@ -90,17 +89,7 @@ def _create(folder: Path, images: Sequence[PoolImage], shard_images: int, stride
     shape, chunks = (len(images), *cells, channels), (1, *tile, channels)
     whole = (side * count for side, count in zip(tile, tiles, strict=True))
     shards = (min(shard_images, len(images)), *whole, channels)
-    if not is_array(folder, shape, chunks, shards):
-        zarr.create_array(
-            array_store(folder),
-            shape=shape,
-            chunks=chunks,
-            shards=shards,
-            dtype="float16",
-            fill_value=np.nan,
-            compressors=Crc32cCodec(),
-            overwrite=True,
-        )
+    create_array(folder, shape, chunks, shards)
 
 
 def feature_cells(height: int, width: int, channels: Sequence[int]) -> int:

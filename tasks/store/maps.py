@@ -27,16 +27,7 @@ class MapStore:
         for group, images in pool.groups.items():
             maps = (len(images), *map_shape(images[0].height, images[0].width))
             chunks = (min(pool.shard_images, len(images)), *maps[1:])
-            if not is_array(folder / group, maps, chunks):
-                zarr.create_array(
-                    array_store(folder / group),
-                    shape=maps,
-                    chunks=chunks,
-                    dtype="float16",
-                    fill_value=np.nan,
-                    compressors=Crc32cCodec(),
-                    overwrite=True,
-                )
+            create_array(folder / group, maps, chunks)
         return cls(folder)
 
     def array(self, group: str) -> "zarr.Array[Any]":
@@ -71,25 +62,39 @@ class MapStore:
             ) from None
 
 
+def create_array(
+    folder: Path, shape: tuple[int, ...], chunks: tuple[int, ...], shards: tuple[int, ...] | None = None
+) -> None:
+    """Make a float16 array in a folder, unless it is there: NaN where nothing was written, checksums in its chunks."""
+    if not _is_array(folder, shape, chunks, shards):
+        zarr.create_array(
+            _array_store(folder),
+            shape=shape,
+            chunks=chunks,
+            shards=shards,
+            dtype="float16",
+            fill_value=np.nan,
+            compressors=Crc32cCodec(),
+            overwrite=True,
+        )
+
+
 def open_array(folder: Path) -> "zarr.Array[Any]":
     """Open the array in a folder; ProductError when its metadata is missing or damaged."""
     try:
-        return zarr.open_array(array_store(folder), mode="r+")
+        return zarr.open_array(_array_store(folder), mode="r+")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # what Zarr makes of damaged metadata
         raise ProductError(
             f"{folder}: no readable array ({error}); remove {folder.parent.parent} and run again"
         ) from None
 
 
-def array_store(folder: Path) -> Any:
+def _array_store(folder: Path) -> Any:
     """Return what Zarr takes for this folder; for an object store it has a way of its own."""
     return folder if is_on_disk(folder) else FsspecStore.from_url(str(folder), storage_options=options_of(folder))
 
 
-def is_array(
-    folder: Path, shape: tuple[int, ...], chunks: tuple[int, ...], shards: tuple[int, ...] | None = None
-) -> bool:
-    """Tell whether a folder holds an array laid out so."""
+def _is_array(folder: Path, shape: tuple[int, ...], chunks: tuple[int, ...], shards: tuple[int, ...] | None) -> bool:
     try:
         found = open_array(folder)
     except ProductError:
