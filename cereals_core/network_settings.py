@@ -55,7 +55,8 @@ class Training(Section):
 
     recipe: Literal["paper", "practical"] = "paper"
     """A name for all other keys together, each of which may be given beside it. "practical" depends on
-    `model.trunk`: the same number of steps in every round, learning rates that fall to 0, windows of labelled cells."""
+    `model.trunk`: the same number of steps in every round, a learning rate that falls to 0, and over a frozen trunk
+    windows of labelled cells."""
     learning_rate: float = Field(1e-4, gt=0)
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = Field(
         (0.99, 0.999), strict=False
@@ -103,22 +104,23 @@ class Training(Section):
         return self
 
 
-_PRACTICAL = {
-    "betas": (0.9, 0.999),
-    "weight_decay": 0.01,
-    "decay": "poly",
-    "batch": "windows",
-}
+_PRACTICAL: dict[str, Any] = {"betas": (0.9, 0.999), "weight_decay": 0.01, "decay": "poly"}
 RECIPES: dict[tuple[str, str], dict[str, Any]] = {
-    ("practical", "frozen"): _PRACTICAL | {"learning_rate": 5e-3, "steps": 400, "augment": ("flip",)},
-    ("practical", "trained"): _PRACTICAL
-    | {
+    ("practical", "frozen"): {
+        **_PRACTICAL,
+        "learning_rate": 5e-3,
+        "steps": 400,
+        "batch": "windows",
+        "augment": ("flip",),
+    },
+    # By windows of 192 px with 32 px around them the encoder learnt less from every label of CamVid: mIoU 0.56 after 800
+    # steps of 8, where 4 whole images a step gave 0.62.
+    ("practical", "trained"): {
+        **_PRACTICAL,
         "learning_rate": 1e-3,
         "steps": 800,
-        "batch_windows": 8,
-        "window_px": 192,
-        "context_px": 32,
-        "augment": ("flip", "scale", "colour"),
+        "batch_images": 4,
+        "augment": ("flip", "colour"),
     },
 }
 """Keys of `[training]` by `training.recipe` and `model.trunk`; "paper" is their defaults."""

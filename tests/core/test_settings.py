@@ -178,7 +178,7 @@ def test_a_recipe_sets_keys_by_the_trunk_and_any_may_be_given_beside_it() -> Non
     assert (frozen.batch, frozen.window_px, frozen.steps, frozen.decay) == ("windows", 32, 400, "poly")
     assert frozen.augment == ("flip",)
     trained = parse_settings(changed(SMALLEST, training__recipe="practical", training__steps=9), "x").training
-    assert (trained.window_px, trained.context_px, trained.steps) == (192, 32, 9)
+    assert (trained.batch, trained.batch_images, trained.steps) == ("images", 4, 9)
     again = parse_settings(parse_settings(changed(SMALLEST, training__recipe="practical"), "x").model_dump(), "x")
     assert again.training.steps == 800
 

@@ -120,7 +120,7 @@ def test_a_frozen_trunk_is_planned_with_its_features_beside_a_trained_one(
     assert facts.otherwise in plan_text(facts)
     other = other_trunk(settings)
     assert other is not None
-    assert (other.model.trunk, other.training.batch_windows, other.training.window_px) == ("trained", 8, 192)
+    assert (other.model.trunk, other.training.batch, other.training.batch_images) == ("trained", "images", 4)
 
 
 def plan_of(settings: CampaignSettings, monkeypatch: pytest.MonkeyPatch) -> PlanFacts:
