@@ -113,8 +113,8 @@ RECIPES: dict[tuple[str, str], dict[str, Any]] = {
         "batch": "windows",
         "augment": ("flip",),
     },
-    # By windows of 192 px with 32 px around them the encoder learnt less from every label of CamVid: mIoU 0.56 after 800
-    # steps of 8, where 4 whole images a step gave 0.62.
+    # By windows of 192 px with 32 px around them an encoder learnt less from every label of CamVid: mIoU 0.56 after 800
+    # steps of 8 windows, where 4 whole images a step gave 0.62.
     ("practical", "trained"): {
         **_PRACTICAL,
         "learning_rate": 1e-3,
