@@ -101,8 +101,12 @@ def test_what_fails_because_the_terminal_is_gone_is_a_hang_up(
     monkeypatch.setenv("PREFECT_API_URL", PREFECT_API_URL.value() or "")
     monkeypatch.setattr(attending, "_tell", lambda number, line: None)
     monkeypatch.setattr(attending, "request_stop", lambda: None)
-    with pytest.raises(typer.Exit) as ended:
-        attending.attend(lambda: printing, "cereals run x")
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which the tests may ignore, as under nohup
+    try:
+        with pytest.raises(typer.Exit) as ended:
+            attending.attend(lambda: printing, "cereals run x")
+    finally:
+        signal.signal(signal.SIGHUP, before)
     assert ended.value.exit_code == 129
 
 

@@ -18,6 +18,7 @@ class Terminal:
     def __init__(self, command: Sequence[object], **environment: str) -> None:
         self.pid, self._master = pty.fork()
         if self.pid == 0:
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which the tests may ignore, as under nohup
             os.execvpe(str(command[0]), list(map(str, command)), {**os.environ, **environment})
         self.written, self.code = "", None
 
