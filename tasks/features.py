@@ -173,6 +173,8 @@ def _store(split: str, work: Work, inputs: Inputs) -> "_Features":
 class _Features(Store):
     """Where features go."""
 
+    remedy = "what the encoder gives is too large for half precision; take another model.name or model.weights"
+
     def __init__(self, features: FeatureStore) -> None:
         self.features, self.folder = features, features.folder
 

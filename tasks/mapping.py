@@ -175,6 +175,8 @@ def _store(work: Work, inputs: Inputs) -> "_Maps":
 class _Maps(Store):
     """Where maps go; those of images that were not asked for are NaN."""
 
+    remedy = "the network has diverged; lower training.learning_rate"
+
     def __init__(self, maps: MapStore) -> None:
         self.maps, self.folder = maps, maps.folder
 

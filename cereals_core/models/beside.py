@@ -1,7 +1,7 @@
 """Importing torchvision, and libraries that import it, beside another build of torch than it was compiled for."""
 
+import logging
 import sys
-import warnings
 from importlib import import_module
 from typing import Any
 
@@ -48,8 +48,9 @@ def _import_torchvision() -> None:
         for operator in OPERATORS:
             _declared[0].define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         import_module("torchvision")
-        warnings.warn(
-            f"torchvision was built for another torch than {torch.__version__}: its compiled operators "
-            f"({', '.join(OPERATORS)}) are declared without code; no network of cereals calls them",
-            stacklevel=4,
+        logging.getLogger(__name__).warning(
+            "torchvision was built for another torch than %s: its compiled operators (%s) are declared without code; "
+            "no network of cereals calls them",
+            torch.__version__,
+            ", ".join(OPERATORS),
         )

@@ -38,9 +38,10 @@ class Asked:
 
 
 class Store(ABC):
-    """Where results go, in a folder of their own."""
+    """Where results go, in a folder of their own; `remedy` is what helps where they are not finite."""
 
     folder: Path
+    remedy: str
 
     def has_all(self, asked: Asked) -> bool:
         """Tell whether the results were written before, whole and finite."""
@@ -55,8 +56,7 @@ class Store(ABC):
         unusable = self.not_finite(asked)
         if unusable:
             raise ProductError(
-                f"{self.folder}: maps of {unusable[:3]} ({len(unusable)} images) are not finite: "
-                "the network has diverged; lower training.learning_rate"
+                f"{self.folder}: maps of {unusable[:3]} ({len(unusable)} images) are not finite: {self.remedy}"
             )
 
     @abstractmethod
