@@ -58,6 +58,8 @@ class Training(Section):
     `model.trunk`: the same number of steps in every round, a learning rate that falls to 0, and over a frozen trunk
     windows of labelled cells."""
     learning_rate: float = Field(1e-4, gt=0)
+    pretrained_rate: float = Field(1.0, gt=0, le=1)
+    """Learning rate of weights that were pretrained, as a share of `learning_rate`."""
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = Field(
         (0.99, 0.999), strict=False
     )

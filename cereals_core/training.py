@@ -105,14 +105,23 @@ class Trainer:
         self.loss, self.settings, self.rng, self.precision = loss, settings, rng, precision
         kind = {"images": ImageBatches, "windows": WindowBatches}[settings.batch]
         self.batches: Batches = kind(model, settings, dropout, self.device)
-        options: dict[str, Any] = {"lr": settings.learning_rate, "betas": settings.betas, "fused": True}
+        options: dict[str, Any] = {"betas": settings.betas, "fused": True}
         self.optimiser: torch.optim.Optimizer = (
-            torch.optim.AdamW(model.parameters(), weight_decay=settings.weight_decay, **options)
+            torch.optim.AdamW(self._groups(), weight_decay=settings.weight_decay, **options)
             if settings.weight_decay
-            else torch.optim.Adam(model.parameters(), **options)
+            else torch.optim.Adam(self._groups(), **options)
         )
         self.history: list[Epoch] = []
         self.best_weights: dict[str, Tensor] = {}
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """Group the weights by their learning rate at the first step, which `initial_lr` keeps."""
+        rate, share, weights = self.settings.learning_rate, self.settings.pretrained_rate, [*self.model.parameters()]
+        slower = set(self.model.pretrained_part.parameters()) if self.model.is_pretrained and share < 1 else set()
+        groups = [(rate, [each for each in weights if each not in slower])]
+        if slower:
+            groups.append((rate * share, [each for each in weights if each in slower]))
+        return [{"params": some, "lr": rate, "initial_lr": rate} for rate, some in groups]
 
     @property
     def best(self) -> Epoch:
@@ -169,7 +178,7 @@ class Trainer:
         if self.settings.decay == "poly" and self.settings.steps:
             left = 1 - step / self.settings.steps
             for group in self.optimiser.param_groups:
-                group["lr"] = self.settings.learning_rate * left**POLY_POWER
+                group["lr"] = group["initial_lr"] * left**POLY_POWER
 
     def _step(self, parts: Sequence[Sequence[Part]]) -> Float[Tensor, "images"]:
         """Take one step of the optimiser on the parts of its images; return the loss of each image."""

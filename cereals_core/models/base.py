@@ -52,6 +52,8 @@ class Network(nn.Module, ABC):
     """Distance from the edge of a crop, itself on the grid of `crop_grid_px`, from which on outputs are those of the
     whole image; None: every output depends on the whole image."""
     crop_grid_px: int = 32
+    is_pretrained = False
+    """Whether it starts from pretrained weights."""
     scores: tuple[str, ...]
     """How the names of the weights begin that produce outputs, one channel a class."""
 
@@ -79,8 +81,15 @@ class Network(nn.Module, ABC):
         """Return empty inputs for so many images of this size in pixels."""
         return torch.zeros((count, 3, height, width), dtype=torch.uint8, device=device)
 
-    def freeze_statistics(self) -> None:
-        """Normalise with the statistics that came with pretrained weights, in training too; from now on."""
+    @property
+    def pretrained_part(self) -> nn.Module:
+        """The part that pretrained weights are for."""
+        return self
+
+    def expect_pretrained(self) -> None:
+        """Normalise with the statistics that come with pretrained weights, in training too; from now on."""
+        self.is_pretrained = True
+        self.train(self.training)
 
     def source_of(self, weights: Mapping[str, Tensor]) -> Source:
         """Tell what a state dict with pretrained weights has to be, and the name there of each weight it gives."""

@@ -20,8 +20,8 @@ def build_network(model: Model, outputs: int) -> Network:
     """
     frozen = model.trunk == "frozen"
     network: Network = Decoder(feature_channels(model), outputs) if frozen else _module(model).build(model, outputs)
-    if model.weights is not None:
-        network.freeze_statistics()
+    if model.weights is not None and not frozen:
+        network.expect_pretrained()
     return network
 
 

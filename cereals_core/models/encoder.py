@@ -42,22 +42,15 @@ class EncoderNetwork(Network):
     From scratch it takes the statistics of a step's images of one size (our choice).
     """
 
-    statistics_frozen = False
-
     @property
     @abstractmethod
     def pretrained_part(self) -> nn.Module:
         """The encoder."""
 
-    def freeze_statistics(self) -> None:
-        """Normalise with the encoder's running statistics in training too, from now on."""
-        self.statistics_frozen = True
-        self.train(self.training)
-
     def train(self, mode: bool = True) -> "EncoderNetwork":
         """Set training mode, but for frozen statistics."""
         super().train(mode)
-        self.pretrained_part.train(mode and not self.statistics_frozen)
+        self.pretrained_part.train(mode and not self.is_pretrained)
         return self
 
 

@@ -85,6 +85,11 @@ class FCN8s(Network):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
+    @property
+    def pretrained_part(self) -> nn.Module:
+        """The layers of VGG16."""
+        return nn.ModuleList((self.blocks, self.fc6, self.fc7))
+
     def trunk(self, images: Images) -> Features:
         """Compute everything before the first dropout from images in [0, 255]."""
         x = (images - self.mean) / self.std

@@ -78,7 +78,6 @@ class TorchvisionNetwork(Network):
         self.name, self.architecture = name, ARCHITECTURES[name]
         self.mask_stride_px = self.architecture.stride_px
         self.scores = tuple(f"{layer}." for layer in self.architecture.scores)
-        self.statistics_frozen = False
         model = _build(name, outputs)
         cut = self.architecture.behind_dropout is not None
         self.backbone, self.classifier = model.backbone, nn.Sequential(*model.classifier) if cut else model.classifier
@@ -93,16 +92,17 @@ class TorchvisionNetwork(Network):
         """Draw all weights, by `draw_weights`."""
         draw_weights(self.modules(), generator)
 
-    def freeze_statistics(self) -> None:
-        """Normalise with the running statistics in training too, from now on."""
-        self.statistics_frozen = True
-        self.train(self.training)
+    @property
+    def pretrained_part(self) -> nn.Module:
+        """The backbone."""
+        backbone: nn.Module = self.backbone
+        return backbone
 
     def train(self, mode: bool = True) -> "TorchvisionNetwork":
         """Set training mode, but for the batch normalisation that keeps its running statistics."""
         super().train(mode)
         for module in self.modules():
-            frozen = self.statistics_frozen and isinstance(module, nn.BatchNorm2d)
+            frozen = self.is_pretrained and isinstance(module, nn.BatchNorm2d)
             if frozen or (isinstance(module, nn.Sequential) and isinstance(module[0], nn.AdaptiveAvgPool2d)):
                 module.eval()
         return self

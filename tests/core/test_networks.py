@@ -245,7 +245,7 @@ def test_from_scratch_statistics_are_the_images_own_but_behind_global_pooling(na
 @pytest.mark.parametrize("name", MOBILE)
 def test_frozen_statistics_stay_while_weights_learn(name: str) -> None:
     model, image = network(name), images(41, 59)
-    model.freeze_statistics()
+    model.expect_pretrained()
     before, weights = running(model), copy.deepcopy(dict(model.named_parameters()))
     assert torch.equal(model.train()(image), model.eval()(image))
     trained(model.train())

@@ -1,6 +1,7 @@
 import re
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -8,10 +9,13 @@ from torchvision_there import models, segmentation
 
 from cereals_core.errors import SettingsError
 from cereals_core.models.base import Network, Published
+from cereals_core.models.build import build_network
 from cereals_core.models.fcn8s import MEAN, STD, VGG16_BLOCKS, FCN8s
 from cereals_core.models.pretrained import fitting_weights
 from cereals_core.models.torchvision_models import ARCHITECTURES, TorchvisionNetwork
+from cereals_core.network_settings import Model, Training
 from cereals_core.seeding import rng
+from cereals_core.training import Trainer, segmentation_loss
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -157,10 +161,37 @@ def test_pretrained_statistics_are_frozen() -> None:
     network.load_state_dict(
         fitting(network, models.mobilenet_v3_large(weights=None).state_dict(), "file"), strict=False
     )
-    network.freeze_statistics()
+    network.expect_pretrained()
     layers = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     assert network.training
     assert not any(layer.training for layer in layers)
+
+
+PARTS = {
+    "fcn8s": ("blocks.", "fc6.", "fc7."),
+    "timm:resnet10t": ("encoder.",),
+    "smp:unet/resnet18": ("model.encoder.",),
+    LRASPP: ("backbone.",),
+}
+
+
+@pytest.mark.parametrize("expected", [True, False])
+@pytest.mark.parametrize("name", PARTS)
+def test_pretrained_weights_learn_at_a_share_of_the_rate(name: str, expected: bool) -> None:
+    """Adam's first step moves a weight by the learning rate, whatever its gradient."""
+    network = initialised(build_network(Model(name=name, width=0.05), 2))
+    if expected:
+        network.expect_pretrained()
+    before = {name: value.detach().clone() for name, value in network.named_parameters()}
+    image = rng(0, "image").integers(0, 256, (64, 64, 3), np.uint8)
+    settings = Training(learning_rate=1e-2, pretrained_rate=0.1, decay="poly", steps=1)
+    trainer = Trainer(network, segmentation_loss, settings, 0.0, lambda epoch: rng(0, epoch))
+    trainer.run_epoch([(image, np.arange(64, dtype=np.uint8).reshape(8, 8) % 2)])
+    moved = {name: float((value.detach() - before[name]).abs().max()) for name, value in network.named_parameters()}
+    slower = {weight for weight in moved if weight.startswith(PARTS[name]) and expected}
+    for weights, rate in ((slower, 1e-3), (moved.keys() - slower, 1e-2)):
+        seen = max((moved[weight] for weight in weights), default=rate)
+        assert seen == pytest.approx(rate, rel=1e-2)
 
 
 VGG16 = "give a file of the state_dict() of torchvision's vgg16 (the one without batch normalisation)"
