@@ -7,9 +7,9 @@ from typing import Literal
 
 import numpy as np
 
+from cereals_core.acquisition_settings import Acquisition
 from cereals_core.errors import SettingsError
-from cereals_core.settings import Acquisition
-from cereals_core.shapes import Float32, Int64, Shaped
+from cereals_core.shapes import Float32, Int64, Integer, Shaped
 
 Proposals = dict[str, Shaped[np.ndarray, "n"]]
 """Columns: `score` float32, never NaN; `y`, `x` integer, the region's position; `image_rank` integer, the place of its
@@ -102,3 +102,36 @@ def best_within(proposals: Proposals, budget: float) -> Int64[np.ndarray, "taken
     order = top_k(proposals, max(most, 1))
     within = int(np.searchsorted(spend[order].cumsum(), budget, side="right"))
     return order[: max(within, 1)]
+
+
+def best_of_classes(
+    proposals: Proposals, classes: Integer[np.ndarray, "n"], k: int
+) -> list[Int64[np.ndarray, "taken"]]:
+    """Return for each class the indices of its k best proposals, in the order of `top_k`."""
+    found = []
+    for each in np.unique(classes):
+        members = np.flatnonzero(classes == each)
+        found.append(members[top_k({name: column[members] for name, column in proposals.items()}, k)])
+    return found
+
+
+def best_within_classes(
+    proposals: Proposals, classes: Integer[np.ndarray, "n"], budget: float, share: float
+) -> Int64[np.ndarray, "taken"]:
+    """Return the indices of proposals that the budget holds, a share of it spent on each class as much, best first.
+
+    Every class that there is spends its part of `share` times the budget on its best ones, as many as that holds; what
+    is left then goes to the best of all others, as by `best_within`. Source: ClaSP PE (2026) stratifies so by predicted
+    class; what a class cannot spend is free for all (our choice).
+    """
+    found = best_of_classes(proposals, classes, len(classes))
+    part = share * budget / max(len(found), 1)
+    within = [each[: int(np.searchsorted(proposals["spend"][each].cumsum(), part, side="right"))] for each in found]
+    taken = np.concatenate([np.empty(0, np.int64), *within])
+    left = np.setdiff1d(np.arange(len(classes)), taken)
+    rest = {name: column[left] for name, column in proposals.items()}
+    more = left[best_within(rest, budget - proposals["spend"][taken].sum())] if len(left) else left
+    if len(taken) and proposals["spend"][taken].sum() + proposals["spend"][more].sum() > budget:
+        more = more[:0]  # the least that `best_within` takes is more than is left
+    both = np.concatenate([taken, more])
+    return both[top_k({name: column[both] for name, column in proposals.items()}, len(both))]

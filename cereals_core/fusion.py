@@ -43,37 +43,66 @@ def scale(values: Scores, extent: Extent) -> Scores:
     return np.clip(scaled, 0, 1, out=scaled)
 
 
-def _g1(information: Scores, cost: Scores, alpha: float) -> Scores:
+def _g1(information: Scores, cost: Scores, alpha: float, offset: float) -> Scores:
     return information / (1.0 + cost)
 
 
-def _g2(information: Scores, cost: Scores, alpha: float) -> Scores:
+def _g2(information: Scores, cost: Scores, alpha: float, offset: float) -> Scores:
     return (1.0 - cost) * information
 
 
-def _g3(information: Scores, cost: Scores, alpha: float) -> Scores:
+def _g3(information: Scores, cost: Scores, alpha: float, offset: float) -> Scores:
     return alpha * information + (1.0 - alpha) * (1.0 - cost)
 
 
-def _information(information: Scores, cost: Scores, alpha: float) -> Scores:
+def _per_click(information: Scores, cost: Scores, alpha: float, offset: float) -> Scores:
+    return information / (cost + np.float32(offset))
+
+
+def _information(information: Scores, cost: Scores, alpha: float, offset: float) -> Scores:
     return information
 
 
-FUSIONS: dict[str, Callable[[Scores, Scores, float], Scores]] = {"g1": _g1, "g2": _g2, "g3": _g3, "none": _information}
-"""The paper's g1 = I / (1 + C), g2 = (1 - C) I, g3 = alpha I + (1 - alpha)(1 - C); and I alone.
+FUSIONS: dict[str, Callable[[Scores, Scores, float, float], Scores]] = {
+    "g1": _g1,
+    "g2": _g2,
+    "g3": _g3,
+    "per_click": _per_click,
+    "none": _information,
+}
+"""The paper's g1 = I / (1 + C), g2 = (1 - C) I, g3 = alpha I + (1 - alpha)(1 - C); I / (C + offset); and I alone.
 
-Each takes information and cost in [0, 1], and alpha in [0, 1], which only g3 reads. More
-information never scores less, and more cost never more.
+Each takes information and cost in [0, 1], alpha in [0, 1], which only g3 reads, and an offset above 0, which only
+per_click does. More information never scores less, and more cost never more. Source of per_click: information per unit
+of cost, Settles, Craven and Friedland (2008); the offset, against predictions near 0, is our choice.
 """
+TINY = np.finfo(np.float32).tiny
+"""What stands for a score of 0 in logarithms."""
 
 
 def fuse(
-    name: str, information: Scores, cost: Scores | None, alpha: float, candidates: Bool[np.ndarray, "*shape"]
+    name: str,
+    information: Scores,
+    cost: Scores | None,
+    alpha: float,
+    offset: float,
+    candidates: Bool[np.ndarray, "*shape"],
 ) -> Scores:
     """Fuse information and cost into a score of every window by the fusion `name`; -inf where `candidates` is False.
 
     `information` and `cost` are in [0, 1], as `scale` returns them. No cost (None) means that
     every region costs the same, which scales to 0.
     """
-    fused = FUSIONS[name](information, np.zeros_like(information) if cost is None else cost, alpha)
+    fused = FUSIONS[name](information, np.zeros_like(information) if cost is None else cost, alpha, offset)
     return fused if candidates.all() else np.where(candidates, fused, np.float32(-np.inf))
+
+
+def noisy(scores: Scores, strength: float, generator: np.random.Generator) -> Scores:
+    """Add Gumbel noise times `strength` to the logarithm of each score; -inf stays.
+
+    Taking the best ones then draws windows one after the other, each with a chance in proportion to its score to the
+    power of 1 / strength. Source: Kirsch et al. (2021), "power" acquisition; on log scores, ClaSP PE (2026).
+    """
+    noise = strength * generator.gumbel(size=scores.shape)
+    logarithms = np.log(np.maximum(scores, TINY).astype(np.float64))
+    return np.where(scores == -np.inf, -np.inf, logarithms + noise).astype(np.float32)

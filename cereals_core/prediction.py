@@ -79,6 +79,13 @@ class Predictor:
         return prediction[:, 0].float().half()
 
     @torch.inference_mode()
+    def classes(self, images: Images) -> Maps:
+        """Predict the most probable class of each cell, the smaller of equal ones."""
+        with self.autocast:
+            logits = self.model(self._upload(images))
+        return logits.max(dim=1).indices.half()
+
+    @torch.inference_mode()
     def segmentation(self, images: Images, size: tuple[int, int] | None = None) -> UInt8[Tensor, "b h w"]:
         """Predict the class of each pixel; logits are upsampled bilinearly from stride 8 (our choice).
 

@@ -10,8 +10,8 @@ import math
 import cv2
 import numpy as np
 
+from cereals_core.acquisition_settings import Acquisition
 from cereals_core.grid import STRIDE_PX, Box, map_shape
-from cereals_core.settings import Acquisition
 from cereals_core.shapes import Bool, Float32, Shaped
 
 Cells = Shaped[np.ndarray, "h w"]

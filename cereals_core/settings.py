@@ -2,91 +2,20 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Field, model_validator
 
+from cereals_core.acquisition_settings import Acquisition
 from cereals_core.data_settings import Data, Section
-from cereals_core.fusion import FUSIONS
-from cereals_core.grid import STRIDE_PX
 from cereals_core.location import Location, open_location
 from cereals_core.network_settings import RECIPES, Model, Training
 from cereals_core.networks import family_of
-from cereals_core.strategies import MEASURES, STRATEGIES, Cost, Unit
 
 ADDRESS = r"(tcp|tls|ucx|ws|wss)://\S+"
 """Addresses of Dask schedulers."""
-
-
-CountOrAll = Annotated[
-    Annotated[int, Field(gt=0), Tag("count")] | Annotated[Literal["all"], Tag("word")],
-    Discriminator(lambda value: "word" if isinstance(value, str) else "count"),
-]
-
-
-def _parts_of(strategy: Any, clicks_per_round: Any) -> dict[str, str]:
-    """Return the keys that a strategy's name stands for; none for what is no such name."""
-    if not isinstance(strategy, str) or strategy not in STRATEGIES:
-        return {}
-    parts = {key: getattr(STRATEGIES[strategy], key) for key in ("unit", "information", "cost", "fusion")}
-    return parts | ({"cost": "learned"} if clicks_per_round is not None and parts["cost"] == "none" else {})
-
-
-class Acquisition(Section):
-    """What is asked for, and how much of it a round."""
-
-    strategy: Literal[tuple(STRATEGIES)] | None = None  # type: ignore[valid-type]  # pydantic reads the names at run time
-    """A name for `unit`, `information`, `cost` and `fusion` together; absent: they are given one by one."""
-    seed_images: CountOrAll = 50
-    """n: images drawn uniformly and labelled in full before round 0; "all": the whole pool."""
-    images_per_round: float = Field(50, gt=0)
-    """m: a round asks for regions that together hold the pixels of so many images of mean size."""
-    clicks_per_round: float | None = Field(None, gt=0)
-    """A budget in predicted clicks in place of `images_per_round`; a strategy without cost learns one for it alone."""
-    unit: Unit = "region"
-    """What a query is: a window, or a whole image."""
-    window_px: int = Field(128, gt=0)
-    information: Literal[(*MEASURES, "random")] = "vote_entropy"  # type: ignore[valid-type]
-    dropout_samples: int = Field(20, gt=1, le=255)
-    """N_E: samples of vote entropy and BALD."""
-    cost: Cost = "learned"
-    """"true" takes the clicks from the pool's truth: an upper bound for studies, never to be had in practice."""
-    fusion: Literal[tuple(FUSIONS)] = "g1"  # type: ignore[valid-type]
-    alpha: float = Field(0.5, ge=0, le=1)
-    """Weight of information in g3."""
-    batch_images: int = Field(1, gt=0)
-    """Images that go through a network together when maps are made, if they are of one size: for GPUs and small images;
-    on CPUs it does not pay. It changes the last bits of maps."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _by_name(cls, raw: Any) -> Any:
-        """Fill in what the strategy's name means; keys given beside it are compared once all are known to be valid."""
-        return _parts_of(raw.get("strategy"), raw.get("clicks_per_round")) | raw if isinstance(raw, dict) else raw
-
-    @model_validator(mode="after")
-    def _combinations(self) -> "Acquisition":
-        mistakes = [
-            f'strategy = "{self.strategy}" means {key} = "{value}", not "{getattr(self, key)}"; remove one of the two'
-            for key, value in _parts_of(self.strategy, self.clicks_per_round).items()
-            if getattr(self, key) != value
-        ]
-        if self.window_px % STRIDE_PX:
-            mistakes.append(f"window_px = {self.window_px}: must be a multiple of {STRIDE_PX}, the stride of the maps")
-        if self.fusion != "none" and self.cost == "none":
-            mistakes.append(f'fusion = "{self.fusion}" needs a cost: set cost = "learned", or fusion = "none"')
-        if self.information == "random" and self.fusion != "none":
-            mistakes.append(f'information = "random" is not fused: set fusion = "none", not "{self.fusion}"')
-        if self.clicks_per_round is not None and self.cost == "none":
-            mistakes.append(f'clicks_per_round = {self.clicks_per_round} needs a cost: set cost = "learned"')
-        if mistakes:
-            raise ValueError("; ".join(mistakes))
-        return self
-
-    @property
-    def needs_dropout(self) -> bool:
-        """Whether the information is measured over dropout samples."""
-        return self.information in MEASURES and MEASURES[self.information].is_sampled
+NAME = r"^[a-z0-9]+(-[a-z0-9]+)*$"
+"""What may name a campaign, a study or an arm of one."""
 
 
 class Stop(Section):
@@ -126,7 +55,7 @@ class SettingsFile(Section):
 
     home: ClassVar[str]
     """Name of the folder, in the working directory, for what gives no folder of its own."""
-    name: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=200)
+    name: str = Field(pattern=NAME, max_length=200)
     """Lower case letters, digits and dashes: it names flow runs and artifacts."""
     folder: Location | None = None
     """Where it is kept: a folder, or a prefix of an object store (`s3://bucket/prefix`); absent: `<home>/<name>`."""

@@ -21,6 +21,8 @@ MEASURES = {
     "bald": Measure(True, "nats"),
 }
 """Measures of information, by the names of their functions in `cereals_core.information`."""
+DRAWN = ("random", "random_by_class")
+"""What stands in a measure's place where regions are drawn."""
 
 
 class Strategy(NamedTuple):
@@ -54,6 +56,14 @@ STRATEGIES: dict[str, Strategy] = {
     "cereals-entropy": Strategy(
         "region", "entropy", "learned", "g1", "entropy I and learned cost C as I / (1 + C)", _PAPER
     ),
+    "cereals-per-click": Strategy(
+        "region",
+        "vote_entropy",
+        "learned",
+        "per_click",
+        "vote entropy I and learned cost C as I / (C + offset)",
+        "Settles and others 2008",
+    ),
     "cereals-true-cost": Strategy(
         "region", "vote_entropy", "true", "g1", "true clicks as cost: an upper bound, not a strategy", _PAPER
     ),
@@ -79,6 +89,14 @@ STRATEGIES: dict[str, Strategy] = {
         "Houlsby et al. 2011",
     ),
     "random-regions": Strategy("region", "random", "none", "none", "regions drawn uniformly", _PAPER),
+    "class-balanced-random-regions": Strategy(
+        "region",
+        "random_by_class",
+        "none",
+        "none",
+        "regions drawn so that each predicted class has as many",
+        "after nnActive, 2025",
+    ),
     "vote-entropy-images": Strategy(
         "image", "vote_entropy", "none", "none", "whole images by mean vote entropy", _PAPER
     ),

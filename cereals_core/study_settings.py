@@ -5,13 +5,14 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from cereals_core.data_settings import Section
-from cereals_core.settings import CampaignSettings, SettingsFile
+from cereals_core.settings import NAME, CampaignSettings, SettingsFile
 from cereals_core.strategies import STRATEGIES
 
 FULL_LABELS = "full-labels"
 """Arm of the reference: everything labelled, trained by the same code."""
 REPEATED = "repeated"
 """Arm that runs the first strategy and seed once more, sharing nothing."""
+_BUDGETS = ("images_per_round", "clicks_per_round")
 _STRATEGY_KEYS = ("strategy", "unit", "information", "cost", "fusion")
 
 
@@ -24,6 +25,8 @@ class Arms(Section):
     """Campaigns of one seed share their seed set, so that strategies are compared in pairs."""
     windows_px: tuple[int, ...] = Field((), strict=False)
     """Windows to run every strategy of regions with; empty: `acquisition.window_px` alone."""
+    variants: dict[Annotated[str, Field(pattern=NAME)], dict[str, Any]] = Field({})
+    """Further arms by name: `strategy` and keys of `[acquisition]` beside it, which are an arm's own."""
     repeat: bool = True
     """Run the first strategy and seed twice: how much of a difference is noise."""
 
@@ -33,6 +36,19 @@ class Arms(Section):
             values = getattr(self, key)
             if len(set(values)) < len(values):
                 raise ValueError(f"{key} names one twice: {list(values)}; remove it")
+        return self
+
+    @model_validator(mode="after")
+    def _variants_are_arms(self) -> "Arms":
+        for name, keys in self.variants.items():
+            if keys.get("strategy") not in STRATEGIES:
+                raise ValueError(
+                    f'variants.{name} names no strategy but {keys.get("strategy")!r}; set strategy = "..."'
+                )
+            if shared := sorted({"seed_images", *_BUDGETS} & keys.keys()):
+                raise ValueError(f"variants.{name} sets {shared[0]}, which all arms have in common; remove it")
+            if name in (*STRATEGIES, FULL_LABELS, REPEATED):
+                raise ValueError(f"variants.{name}: is the name of another arm; take another")
         return self
 
 
@@ -60,7 +76,7 @@ class StudySettings(SettingsFile):
             for window_px in windows if by_window else windows[:1]:
                 name = f"{strategy}-{window_px}px" if by_window and len(windows) > 1 else strategy
                 arms[name] = {"strategy": strategy, "window_px": window_px}
-        return arms
+        return arms | self.study.variants
 
     def campaign(self, arm: str, seed: int) -> CampaignSettings:
         """Return the campaign of one arm and seed; `arm` may be FULL_LABELS and REPEATED too."""

@@ -6,7 +6,7 @@ from prefect import flow
 
 from tasks.cost_evaluation import evaluate_cost
 from tasks.evaluation import evaluate
-from tasks.mapping import cost_map, info_map
+from tasks.mapping import class_map, cost_map, info_map
 from tasks.oracle import oracle_query
 from tasks.reporting import report_round
 from tasks.running.stage import ONE_AT_A_TIME
@@ -52,14 +52,16 @@ def run_round(campaign: Campaign, number: int, given: Given, ledger: Product) ->
         report_round(campaign, number, pool=pool, ledger=ledger, metrics=metrics)
         return Outcome(ledger, reason)
 
-    information, cost, cost_model = None, given.true_cost, None
+    information, cost, classes, cost_model = None, given.true_cost, None, None
     if train_cost.wanted(settings):
         cost_model = train_cost(campaign, number, ledger=ledger, model=model, **seen)
         cost = cost_map(campaign, number, ledger=ledger, model=cost_model, **seen)
     if info_map.wanted(settings):
         information = info_map(campaign, number, ledger=ledger, model=model, **seen)
+    if class_map.wanted(settings):
+        classes = class_map(campaign, number, ledger=ledger, model=model, **seen)
 
-    maps = {"information": information, "cost": cost}
+    maps = {"information": information, "cost": cost, "classes": classes}
     scales = region_fusion(campaign, number, pool=pool, ledger=ledger, **maps)
     proposals = nms(campaign, number, pool=pool, ledger=ledger, scales=scales, **maps)
     answers = oracle_query(campaign, number, pool=pool, ledger=ledger, proposals=proposals)

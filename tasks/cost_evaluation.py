@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from cereals_core.acquisition_settings import Acquisition
 from cereals_core.clicks import region_cost
 from cereals_core.cost_baselines import (
     PREDICTORS,
@@ -23,7 +24,7 @@ from cereals_core.evaluation import cost_agreement
 from cereals_core.grid import Box
 from cereals_core.prediction import Predictor
 from cereals_core.seeding import rng
-from cereals_core.settings import Acquisition, CampaignSettings
+from cereals_core.settings import CampaignSettings
 from cereals_core.workload import Workload
 from tasks.evaluation import COMPARING_BYTES
 from tasks.pages.wording import number

@@ -1,6 +1,6 @@
-"""info-map, cost-map and true-cost-map: maps of the pool, by shards; finished shards are kept.
+"""info-map, cost-map, class-map and true-cost-map: maps of the pool, by shards; finished shards are kept.
 
-info-map and cost-map see images and nothing else, and leave out those that are fully labelled.
+The first three see images and nothing else, and leave out those that are fully labelled.
 
 **true-cost-map SEES THE TRUTH OF THE WHOLE POOL**, unlabelled images included: the only input of scoring that does. It
 serves the upper bound of a study, `acquisition.cost = "true"`, which is no strategy that anyone could use.
@@ -67,7 +67,7 @@ def _note(facts: Mapping[str, Any]) -> str:
     ),
     gpu=True,
     where="shards",
-    wanted=lambda settings: settings.acquisition.information != "random",
+    wanted=lambda settings: not settings.acquisition.is_drawn,
     takes=replace(mapping(SEGMENTATION, SHARD_CELL_BYTES), faster=_faster),
     note=_note,
 )
@@ -115,6 +115,32 @@ def cost_map(work: Work, pool: Product, ledger: Product, model: Product, feature
 def _clicks(work: Work, inputs: Inputs) -> tuple[Reader, Mapper]:
     predictor = _predictor(work, load_model(work.campaign.settings, 1, there(inputs["model"])))
     return _pool_reader(work, inputs), lambda image_ids, images: [predictor.clicks(stacked(images))]
+
+
+@stage(
+    "class-map",
+    version=1,
+    depends_on=("data", "model", "acquisition.batch_images"),
+    gpu=True,
+    where="shards",
+    wanted=lambda settings: settings.acquisition.needs_classes,
+    takes=mapping(SEGMENTATION, SHARD_CELL_BYTES),
+    note=_note,
+)
+def class_map(work: Work, pool: Product, ledger: Product, model: Product, features: Product | None = None) -> None:
+    """Map the predicted class of every cell of the pool, from one pass without dropout, and count the cells of each."""
+    _map_images(work, _classes, {"pool": pool, "ledger": ledger, "model": model, "features": features})
+    store, cells = MapStore(work.folder / MAPS), np.zeros(len(pool.facts["class_names"]), np.int64)
+    for shard in open_pool(work.campaign, pool).shards():
+        maps = store.read(shard)
+        cells += np.bincount(maps[np.isfinite(maps)].astype(np.uint8), minlength=len(cells))
+    work.facts.update(cells=cells.tolist())
+
+
+def _classes(work: Work, inputs: Inputs) -> tuple[Reader, Mapper]:
+    classes = len(there(inputs["pool"]).facts["class_names"])
+    predictor = _predictor(work, load_model(work.campaign.settings, classes, there(inputs["model"])))
+    return _pool_reader(work, inputs), lambda image_ids, images: [predictor.classes(stacked(images))]
 
 
 @stage(

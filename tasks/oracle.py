@@ -75,6 +75,7 @@ def seed_set(work: Work, pool: Product) -> None:
         "acquisition.window_px",
         "acquisition.images_per_round",
         "acquisition.clicks_per_round",
+        "acquisition.class_share",
     ),
     lasting=True,
     takes=Takes(units=lambda load, number: min(load.queries, load.images), memory=_memory, disk_bytes=_asked_bytes),

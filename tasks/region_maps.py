@@ -6,9 +6,11 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from cereals_core.acquisition_settings import Acquisition
 from cereals_core.fusion import Extent, extent_of, fuse, scale
+from cereals_core.grid import STRIDE_PX
+from cereals_core.predicted_classes import class_shares, class_weights, classes_of_windows, region_prices, weighted
 from cereals_core.regions import kind_of
-from cereals_core.settings import Acquisition
 from tasks.running.prefetch import prefetched
 from tasks.store import tables
 from tasks.store.layout import MAPS
@@ -17,12 +19,13 @@ from tasks.store.maps import MapStore
 from tasks.store.pool import Pool, PoolImage, Shard
 from tasks.store.products import Product
 
-MAP_NAMES = ("information", "cost")
+SUMMED = ("information", "cost")
+MAP_NAMES = (*SUMMED, "classes")
 Maps = dict[str, np.ndarray]
-"""Maps of "information" and "cost" of a shard's images, as far as there are such: float16 (images, rows, columns)."""
+"""The maps of MAP_NAMES of a shard's images, as far as there are such: float16 (images, rows, columns)."""
 Sums = dict[str, np.ndarray]
-"""Sums of "information" and "cost" over every region of one image, as far as there are such maps: float32 (rows,
-columns)."""
+"""Sums of "information" and "cost" over every region of one image, and of windows their "class" and "price", as far as
+there are such: float32 (rows, columns)."""
 
 
 class Scales:
@@ -36,7 +39,7 @@ class Scales:
         self.table, self.candidates = table, int(np.asarray(table["candidates"]).sum())
         self.extents = {
             name: Extent(float(self._column(name, "low").min()), float(self._column(name, "high").max()))
-            for name in MAP_NAMES
+            for name in SUMMED
             if not table[f"{name}_low"].null_count
         }
 
@@ -47,20 +50,20 @@ class Scales:
         """Compute what no region of an image can exceed: float32 (images,), -inf without a candidate.
 
         It is the score of the image's most information at its least cost, since scores rise with the one and fall with
-        the other, even when they are rounded. Random scores may be anything.
+        the other, even when they are rounded. With anything drawn they may be anything.
         """
         free = np.asarray(self.table["candidates"]) > 0
-        if wanted.information == "random":
+        if wanted.is_drawn or wanted.noise:
             return np.where(free, np.float32(np.inf), np.float32(-np.inf))
         information = scale(self._column("information", "high"), self.extents["information"])
         cost = scale(self._column("cost", "low"), self.extents["cost"]) if "cost" in self.extents else None
-        return fuse(wanted.fusion, information, cost, wanted.alpha, free)
+        return fuse(wanted.fusion, information, cost, wanted.alpha, wanted.offset, free)
 
 
 class Regions:
     """The regions of one round under one way of acquisition, and the sums of the maps over them.
 
-    `maps` holds the products of "information" and "cost", None where there is none; `seed` and `number` are those of
+    `maps` holds the products of MAP_NAMES, None where there is none; `seed` and `number` are those of
     the campaign and its round.
     """
 
@@ -75,6 +78,8 @@ class Regions:
     ) -> None:
         self.wanted, self.pool, self.ledger, self.seed, self.number = wanted, pool, ledger, seed, number
         self.kind = kind_of(wanted)
+        if (classes := maps.get("classes")) is not None:
+            self.shares = class_shares(classes.facts["cells"])
         self.maps = {name: MapStore(product / MAPS) for name, product in maps.items() if product is not None}
 
     def scales(self) -> Scales:
@@ -88,8 +93,8 @@ class Regions:
 
     def _extents(self, image: PoolImage, mask: np.ndarray, sums: Sums) -> dict[str, float]:
         row: dict[str, float] = {"image_rank": image.rank, "candidates": int(np.count_nonzero(mask))}
-        for name, each in sums.items():
-            extent = extent_of(self.kind.compared(each, *image.size), mask)
+        for name, each in self.compared(image, sums).items():
+            extent = extent_of(each, mask)
             row |= {f"{name}_low": extent.low, f"{name}_high": extent.high}
         return row
 
@@ -102,8 +107,31 @@ class Regions:
         for image in images:
             mask = self.kind.candidates(self.ledger.labelled_cells(image), *image.size)
             row = image.row % self.pool.shard_images
-            sums = {name: self.kind.sums(_single(halves[row]), *image.size) for name, halves in maps.items()}
-            yield image, mask, sums
+            yield image, mask, self._sums(image, {name: halves[row] for name, halves in maps.items()})
+
+    def _sums(self, image: PoolImage, maps: Maps) -> Sums:
+        """Sum an image's maps (rows, columns) over every region, and find what its classes say of windows."""
+        classes = maps.pop("classes", None)
+        if classes is not None and self.wanted.class_weight and "information" in maps:
+            weights = class_weights(self.shares, self.wanted.class_weight)
+            maps["information"] = weighted(maps["information"], classes, weights)
+        sums = {name: self.kind.sums(_single(half), *image.size) for name, half in maps.items()}
+        if classes is not None and self.wanted.unit == "region":
+            whole, window_cells = (
+                classes[tuple(slice(side // STRIDE_PX) for side in image.size)],
+                self.kind.window_cells,
+            )
+            sums["class"] = classes_of_windows(whole, window_cells)
+            if self.wanted.region_price:
+                sums["price"] = region_prices(whole, window_cells)
+        return sums
+
+    def compared(self, image: PoolImage, sums: Sums) -> Sums:
+        """Return what is compared over the pool of each of SUMMED that there is; the cost with what a region costs."""
+        found = {name: self.kind.compared(sums[name], *image.size) for name in SUMMED if name in sums}
+        if "price" in sums:
+            found["cost"] = found["cost"] + sums["price"]
+        return found
 
 
 def _single(half: np.ndarray) -> np.ndarray:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+from cereals_core.acquisition_settings import Acquisition
 from cereals_core.errors import SettingsError
-from cereals_core.settings import Acquisition
 from tasks.region_maps import Regions, Scales
 from tasks.scoring import Proposing, best_queries
 from tasks.store import tables

@@ -185,7 +185,8 @@ def _views(campaign: Campaign, number: int, facts: RoundFacts) -> list[RegionVie
         return []
     images = {image.image_id: image for image in open_pool(campaign, product_of(campaign, "pool", None)).images}
     dataset = open_images(campaign.settings.data, "pool")
-    stores = [MapStore(product / MAPS) if product else None for product in maps_of(campaign, number).values()]
+    maps = maps_of(campaign, number)
+    stores = [MapStore(product / MAPS) if product else None for product in (maps["information"], maps["cost"])]
     measure = MEASURES.get(campaign.settings.acquisition.information)
     views, unit = [], measure.unit if measure else ""
     for query in facts.queries[:REGIONS_SHOWN]:

@@ -5,12 +5,13 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import pyarrow as pa
 
-from cereals_core.acquisition import Cutoff, best_within, top_k
-from cereals_core.fusion import fuse, scale
+from cereals_core.acquisition import Cutoff, best_of_classes, best_within, best_within_classes, top_k
+from cereals_core.acquisition_settings import Acquisition
+from cereals_core.fusion import fuse, noisy, scale
 from cereals_core.grid import STRIDE_PX
+from cereals_core.predicted_classes import drawn_by_class
 from cereals_core.regions import kind_of
 from cereals_core.seeding import rng
-from cereals_core.settings import Acquisition
 from cereals_core.suppression import suppress
 from tasks.region_maps import Regions, Scales, Sums
 from tasks.store import tables
@@ -41,13 +42,19 @@ class Proposing:
                 yield image, self._scores(image, mask, sums)
 
     def _scores(self, image: PoolImage, mask: np.ndarray, sums: Sums) -> np.ndarray:
-        if self.wanted.information == "random":
-            # Taking the best that do not overlap then draws regions one after the other, uniformly.
-            stream = rng(self.regions.seed, "random-regions", self.regions.number, image.image_id)
-            return np.where(mask, stream.random(mask.shape, np.float32), np.float32(-np.inf))
-        kind, extents = self.regions.kind, self.scales.extents
-        scaled = {name: scale(kind.compared(each, *image.size), extents[name]) for name, each in sums.items()}
-        return fuse(self.wanted.fusion, scaled["information"], scaled.get("cost"), self.wanted.alpha, mask)
+        wanted, regions, extents = self.wanted, self.regions, self.scales.extents
+        if wanted.is_drawn:
+            # Taking the best that do not overlap then draws regions one after the other.
+            drawn = rng(regions.seed, "random-regions", regions.number, image.image_id).random(mask.shape, np.float32)
+            if wanted.information == "random_by_class":
+                drawn = drawn_by_class(drawn, sums["class"], regions.shares)
+            return np.where(mask, drawn, np.float32(-np.inf))
+        scaled = {name: scale(each, extents[name]) for name, each in regions.compared(image, sums).items()}
+        fused = fuse(wanted.fusion, scaled["information"], scaled.get("cost"), wanted.alpha, wanted.offset, mask)
+        if not wanted.noise:
+            return fused
+        stream = rng(regions.seed, "noise", regions.number, image.image_id)
+        return noisy(fused, wanted.noise / (1 + regions.number), stream)
 
     def proposals(self, shards: Iterable[Shard]) -> pa.Table:
         """Return what suppression leaves of these shards' scores, without what is known to be out of a round's reach.
@@ -59,7 +66,8 @@ class Proposing:
             images = self.regions.of(self._above_cutoff(shard), maps)
             if columns := [self._suppressed(*each) for each in images]:
                 found.append(_table({name: np.concatenate([each[name] for each in columns]) for name in columns[0]}))
-                self.cutoff.add((shard.group, shard.index), found[-1]["score"].to_numpy())
+                if not self.wanted.class_share:  # by which the best of every class are within reach
+                    self.cutoff.add((shard.group, shard.index), found[-1]["score"].to_numpy())
         return pa.concat_tables(found)
 
     def _above_cutoff(self, shard: Shard) -> list[PoolImage]:
@@ -69,9 +77,12 @@ class Proposing:
     def _suppressed(self, image: PoolImage, mask: np.ndarray, sums: Sums) -> dict[str, np.ndarray]:
         """Return proposals of one image, as columns: their scores, what they take from the budget, and their sums."""
         kind, scores = self.regions.kind, self._scores(image, mask, sums)
-        cells, values = suppress(scores, kind.window_cells, self.cutoff.k, self.cutoff.least)
+        most = min(self.cutoff.k, self.wanted.regions_per_image or self.cutoff.k)
+        cells, values = suppress(scores, kind.window_cells, most, self.cutoff.least)
         y, x = cells.T
-        found = {name: each[y, x] for name, each in sums.items()}
+        found = {name: each[y, x] for name, each in sums.items() if name != "price"}
+        if "class" in found:
+            found["class"] = found["class"].astype(np.int32)
         pixels = kind.box(0, 0, *image.size).pixels
         if self.wanted.cost == "learned":
             found["cost"] = self.spending.floored(found["cost"], pixels)
@@ -105,14 +116,22 @@ class Proposing:
             best = pa.concat_tables([best, some])
             if len(best) > self.cutoff.k:
                 columns = {name: best[name].to_numpy() for name in ("score", "y", "x", "image_rank")}
-                best = best.take(np.sort(top_k(columns, self.cutoff.k)))
+                kept = [top_k(columns, self.cutoff.k)]
+                if self.wanted.class_share:
+                    kept += best_of_classes(columns, best["predicted_class"].to_numpy(), self.cutoff.k)
+                best = best.take(np.unique(np.concatenate(kept)))
         return best
 
 
 def best_queries(wanted: Acquisition, pool: Pool, proposals: pa.Table) -> list[Row]:
     """Choose the rows of the queries table: the best proposals within the round's budget."""
     columns = {name: proposals[name].to_numpy() for name in ("image_rank", "y", "x", "score", "spend")}
-    best, kind = best_within(columns, pool.budget(wanted).amount), kind_of(wanted)
+    kind, budget = kind_of(wanted), pool.budget(wanted).amount
+    if wanted.class_share:
+        classes = proposals["predicted_class"].to_numpy()
+        best = best_within_classes(columns, classes, budget, wanted.class_share)
+    else:
+        best = best_within(columns, budget)
     queries: list[Row] = []
     for rank, row in enumerate(proposals.take(best).to_pylist()):
         image = pool.images[row["image_rank"]]
@@ -125,5 +144,6 @@ def best_queries(wanted: Acquisition, pool: Pool, proposals: pa.Table) -> list[R
 def _table(columns: dict[str, np.ndarray]) -> pa.Table:
     """Make a table of PROPOSALS, without sums of maps that there are not."""
     absent = pa.nulls(len(columns["score"]))
-    sums = {"information": columns.pop("information", absent), "predicted_clicks": columns.pop("cost", absent)}
+    renamed = {"information": "information", "cost": "predicted_clicks", "class": "predicted_class"}
+    sums = {name: columns.pop(key, absent) for key, name in renamed.items()}
     return pa.Table.from_pydict(columns | sums, schema=tables.PROPOSALS.schema)

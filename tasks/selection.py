@@ -55,20 +55,30 @@ def _proposing(work: Work, inputs: Inputs) -> Proposing:
 
 @stage(
     "region-fusion",
-    version=3,
-    depends_on=("acquisition.unit", "acquisition.window_px"),
+    version=4,
+    depends_on=(
+        "acquisition.unit",
+        "acquisition.window_px",
+        "acquisition.class_weight",
+        "acquisition.region_price",
+    ),
     where="shards",
     takes=_takes(lambda load, number: 0.0),
     note=lambda facts: f"{facts['candidates']:,} candidate windows",
 )
 def region_fusion(
-    work: Work, pool: Product, ledger: Product, information: Product | None, cost: Product | None
+    work: Work,
+    pool: Product,
+    ledger: Product,
+    information: Product | None,
+    cost: Product | None,
+    classes: Product | None = None,
 ) -> None:
     """Sum both maps over every region that may be asked for, and find how far they extend in each image and the pool.
 
     Fused scores are not stored: nms makes them from the maps again, which takes less time than to write and read them.
     """
-    inputs = {"pool": pool, "ledger": ledger, "information": information, "cost": cost}
+    inputs = {"pool": pool, "ledger": ledger, "information": information, "cost": cost, "classes": classes}
     shards = _regions(work, inputs).pool.shards()
     found = _in_batches(work, shards, partial(_extents, work, inputs))
     scales = Scales(pa.concat_tables(found).sort_by("image_rank"))
@@ -83,7 +93,7 @@ def _extents(work: Work, inputs: Inputs, shards: Sequence[Shard]) -> pa.Table:
 
 @stage(
     "nms",
-    version=5,
+    version=6,
     depends_on=(
         "seed",
         "acquisition.unit",
@@ -94,20 +104,33 @@ def _extents(work: Work, inputs: Inputs, shards: Sequence[Shard]) -> pa.Table:
         "acquisition.cost",
         "acquisition.fusion",
         "acquisition.alpha",
+        "acquisition.offset",
+        "acquisition.class_weight",
+        "acquisition.class_share",
+        "acquisition.noise",
+        "acquisition.regions_per_image",
+        "acquisition.region_price",
     ),
     where="shards",
     takes=_takes(lambda load, number: PROPOSAL_BYTES * load.most_proposals),
     note=lambda facts: f"{facts['proposals']:,} proposals",
 )
 def nms(
-    work: Work, pool: Product, ledger: Product, scales: Product, information: Product | None, cost: Product | None
+    work: Work,
+    pool: Product,
+    ledger: Product,
+    scales: Product,
+    information: Product | None,
+    cost: Product | None,
+    classes: Product | None = None,
 ) -> None:
     """Propose regions: fused scores, random ones if that is the strategy, and greedy suppression in each image.
 
     Those are left out that are not among the best of the pool, as many as a round may ask for at most. Images that can
     hold none of them, by their extents, are not looked at.
     """
-    inputs = {"pool": pool, "ledger": ledger, "scales": scales, "information": information, "cost": cost}
+    maps = {"information": information, "cost": cost, "classes": classes}
+    inputs = {"pool": pool, "ledger": ledger, "scales": scales, **maps}
     proposing = _proposing(work, inputs)
     found = _in_batches(work, proposing.shards(), partial(_propose, work, inputs))
     proposals = proposing.best_of(found)

@@ -6,7 +6,7 @@ from cereals_core.settings import CampaignSettings
 from tasks.cost_evaluation import evaluate_cost
 from tasks.evaluation import evaluate
 from tasks.features import features
-from tasks.mapping import cost_map, info_map, true_cost_map
+from tasks.mapping import class_map, cost_map, info_map, true_cost_map
 from tasks.oracle import oracle_query, seed_set
 from tasks.pool import check_pool
 from tasks.pretrained import pretrained
@@ -26,6 +26,7 @@ ROUND = (
     train_cost,
     info_map,
     cost_map,
+    class_map,
     region_fusion,
     nms,
     oracle_query,

@@ -56,11 +56,11 @@ def _rows(facts: StudyFacts) -> list[dict[str, object]]:
     ]
 
 
-def _arm(study: Study, arm: str, strategy: str, window_px: int) -> Arm:
+def _arm(study: Study, arm: str, strategy: str, **keys: object) -> Arm:
     definition, cost = STRATEGIES[strategy].definition, STRATEGIES[strategy].cost
-    windows = f", windows of {window_px} px" if arm != strategy else ""
+    own = "".join(f", {key} = {value}" for key, value in keys.items() if arm != strategy)
     runs = [_run(study, arm, seed) for seed in study.settings.study.seeds]
-    return Arm(arm, definition + windows, cost == "true", runs)
+    return Arm(arm, definition + own, cost == "true", runs)
 
 
 def _run(study: Study, arm: str, seed: int) -> Run:

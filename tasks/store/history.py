@@ -134,9 +134,10 @@ def ledger_before(campaign: Campaign, number: int) -> Product:
 
 
 def maps_of(campaign: Campaign, number: int) -> dict[str, Product | None]:
-    """Return products of a round's maps of "information" and "cost"; None for one that its strategy does not make."""
+    """Return products of a round's maps by what they hold; None for one that its strategy does not make."""
     wanted = campaign.settings.acquisition
     cost = {"learned": ("cost-map", number), "true": ("true-cost-map", None), "none": None}[wanted.cost]
-    information = ("info-map", number) if wanted.information != "random" else None
-    named = {"information": information, "cost": cost}
+    information = ("info-map", number) if not wanted.is_drawn else None
+    classes = ("class-map", number) if wanted.needs_classes else None
+    named = {"information": information, "cost": cost, "classes": classes}
     return {name: product_of(campaign, *stage) if stage else None for name, stage in named.items()}

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from cereals_core.acquisition import Budget, round_budget
-from cereals_core.settings import Acquisition
+from cereals_core.acquisition_settings import Acquisition
 from tasks.store import tables
 from tasks.store.layout import Campaign
 from tasks.store.products import Product

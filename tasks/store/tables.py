@@ -128,10 +128,11 @@ PROPOSALS = Table(
     spend=FLOAT64,
     information=FLOAT64,
     predicted_clicks=FLOAT64,
+    predicted_class=INT32,
 )
 """The best regions left by suppression: index of the image in the pool table, corner in pixels, fused score, what it
-takes from the round's budget, in pixels or predicted clicks, and the sums of both maps over it, null without a map,
-predicted clicks floored."""
+takes from the round's budget, in pixels or predicted clicks, the sums of both maps over it, predicted clicks floored,
+and its class; null without a map."""
 
 QUERIES = Table(
     "queries.parquet", rank=INT32, image_id=TEXT, **_BOX, score=FLOAT32, information=FLOAT64, predicted_clicks=FLOAT64

@@ -1,14 +1,24 @@
 from typing import Any
 
 import naive
+import naive_classes
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cereals_core.acquisition import Budget, Cutoff, Proposals, best_within, round_budget, top_k
+from cereals_core.acquisition import (
+    Budget,
+    Cutoff,
+    Proposals,
+    best_of_classes,
+    best_within,
+    best_within_classes,
+    round_budget,
+    top_k,
+)
+from cereals_core.acquisition_settings import Acquisition
 from cereals_core.errors import CerealsError
-from cereals_core.settings import Acquisition
 
 KEYS = ("score", "y", "x", "image_rank")
 
@@ -128,3 +138,25 @@ def test_a_large_pool_with_few_distinct_scores() -> None:
     y, x, rank = (random.integers(0, 100, 100_000) for _ in range(3))
     pool = {"score": scores, "y": y, "x": x, "image_rank": rank}
     np.testing.assert_array_equal(top_k(pool, 5000), np.lexsort((rank, x, y, -scores))[:5000])
+
+
+@given(pools(), st.integers(0, 60), st.sampled_from([0.0, 0.3, 0.66, 1.0]), st.integers(1, 4))
+def test_queries_by_class_equal_the_loop(pool: Proposals, budget: int, share: float, classes: int) -> None:
+    of = np.arange(len(pool["score"])) % classes
+    rows = [
+        {**{name: float(column[index]) for name, column in pool.items()}, "class": int(of[index])}
+        for index in range(len(of))
+    ]
+    assert best_within_classes(pool, of, budget, share).tolist() == naive_classes.best_within_classes(
+        rows, budget, share
+    )
+
+
+def test_a_share_for_each_class_takes_what_scores_alone_would_not() -> None:
+    """Six regions of one class score higher than three of another; of a budget of four half goes by class."""
+    pool = proposals(*[(0.9, 1)] * 6, *[(0.1, 1)] * 3)
+    of = np.array([0] * 6 + [1] * 3)
+    assert best_within(pool, 4).tolist() == [0, 1, 2, 3]
+    assert best_within_classes(pool, of, 4, 0.5).tolist() == [0, 1, 2, 6]
+    assert best_within_classes(pool, of, 4, 1.0).tolist() == [0, 1, 6, 7]
+    assert [each.tolist() for each in best_of_classes(pool, of, 2)] == [[0, 1], [6, 7]]

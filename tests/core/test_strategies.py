@@ -3,7 +3,7 @@ import re
 import pytest
 from checkout import ROOT
 
-from cereals_core.settings import Acquisition
+from cereals_core.acquisition_settings import Acquisition
 from cereals_core.strategies import STRATEGIES
 
 PAGE = ROOT / "docs" / "strategies.md"

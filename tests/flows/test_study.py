@@ -1,5 +1,6 @@
 """A study from end to end: strategies by name, sharing what they have in common, resumable."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,11 @@ from tasks.store.products import find_product
 
 WINDOW_PX, SEED = 24, 7
 NAMED = ("cereals-g2", "cereals-true-cost", "margin-regions", "entropy-images", "random-regions")
+BEYOND = {"class_weight": 6, "noise": 0.5, "class_share": 0.5, "regions_per_image": 4, "region_price": True}
+VARIANTS = {
+    "beyond": {"strategy": "cereals-per-click", "offset": 0.1, **BEYOND},
+    "balanced": {"strategy": "class-balanced-random-regions", "window_px": WINDOW_PX},
+}
 STUDY_FILE = """
 name = "tiny"
 [study]
@@ -37,7 +43,7 @@ def settings_of(folder: Path, **study: Any) -> StudySettings:
     """A study of small campaigns."""
     small = small_settings(folder).model_dump(exclude={"seed", "acquisition", "stop", "name"})
     acquisition = {"seed_images": 2, "images_per_round": 1, "window_px": WINDOW_PX, "dropout_samples": 3}
-    asked = {"strategies": NAMED, "seeds": (SEED,), **study}
+    asked = {"strategies": NAMED, "seeds": (SEED,), "variants": VARIANTS, **study}
     return StudySettings.model_validate(
         small | {"name": "all", "study": asked, "acquisition": acquisition, "stop": {"rounds": 1}}
     )
@@ -71,7 +77,12 @@ def test_a_study_means_its_campaigns_in_pairs(tmp_path: Path) -> None:
         ('"random-images"', '"best"', "study.strategies.1 = 'best'"),
         ("[data]", '[acquisition]\nfusion = "g2"\n[data]', "acquisition.fusion: the strategies of a study say this"),
         ("[16, 24]", "[16, 20]", "window_px = 20: must be a multiple of 8"),
-        ("seeds", "sedes", "study.sedes: no such key; allowed here: repeat, seeds, strategies, windows_px"),
+        ("seeds", "sedes", "study.sedes: no such key; allowed here: repeat, seeds, strategies, variants"),
+        ("[data]", "[study.variants.own]\nalpha = 0.2\n[data]", "variants.own names no strategy but None"),
+        ("[data]", '[study.variants.own]\nstrategy = "best"\n[data]', "variants.own names no strategy but 'best'"),
+        ("[data]", '[study.variants.cereals]\nstrategy = "cereals"\n[data]', "cereals: is the name of another arm"),
+        ("[data]", '[study.variants.a]\nstrategy = "cereals"\nseed_images = 3\n[data]', "a sets seed_images, which"),
+        ("[data]", '[study.variants.a]\nstrategy = "cereals"\nnoise = -1\n[data]', "noise"),
     ],
 )
 def test_mistakes_in_study_files_are_named(tmp_path: Path, old: str, new: str, problem: str) -> None:
@@ -113,6 +124,18 @@ def test_every_strategy_asks_for_what_it_says(ran: StudySettings) -> None:
         assert len(asked) == (1 if whole else 10), name
         assert all((row["information"] is None) == (strategy.information == "random") for row in asked), name
         assert all((row["predicted_clicks"] is None) == (strategy.cost == "none") for row in asked), name
+
+
+def test_an_arm_of_its_own_asks_by_its_keys(ran: StudySettings) -> None:
+    beyond, balanced = (campaign_of(ran, arm) for arm in VARIANTS)
+    assert beyond.settings.acquisition.model_dump().items() >= VARIANTS["beyond"].items()
+    asked = [row for row in pq.read_table(beyond.ledger_file).to_pylist() if row["round"] == 0]
+    assert len(asked) == 10
+    assert max(Counter(row["image_id"] for row in asked).values()) <= 4
+    drawn = [row for row in pq.read_table(balanced.ledger_file).to_pylist() if row["round"] == 0]
+    assert [row["information"] for row in drawn] == [None] * 10
+    assert find_product(balanced.stage("class-map", 0)) is not None
+    assert "offset = 0.1, class_weight = 6" in (ran.path / "report.html").read_text()
 
 
 def test_true_costs_are_the_clicks_that_were_paid(ran: StudySettings) -> None:

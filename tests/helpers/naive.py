@@ -68,7 +68,7 @@ def scale(values: list[np.float32]) -> list[np.float32]:
     return [(value - low) / (high - low) if high > low else np.float32(0) for value in values]
 
 
-def fuse(name: str, information: np.float32, cost: np.float32, alpha: float) -> np.float32:
+def fuse(name: str, information: np.float32, cost: np.float32, alpha: float, offset: float = 0.05) -> np.float32:
     """Fused score of one region."""
     if name == "g1":
         return information / (1 + cost)
@@ -76,6 +76,8 @@ def fuse(name: str, information: np.float32, cost: np.float32, alpha: float) -> 
         return (1 - cost) * information
     if name == "g3":
         return alpha * information + (1 - alpha) * (1 - cost)
+    if name == "per_click":
+        return information / (cost + np.float32(offset))
     return information
 
 

@@ -108,5 +108,5 @@ def select(maps: list[np.ndarray], side: int, bare: bool) -> None:
         kernel = torch.ones(1, 1, side, side)
         sums = [torch.nn.functional.conv2d(torch.from_numpy(each)[None, None], kernel)[0, 0].numpy() for each in maps]
     everywhere = np.ones(sums[0].shape, bool)
-    scores = fuse("g1", *(scale(cells, extent_of(cells, everywhere)) for cells in sums), 0.5, everywhere)
+    scores = fuse("g1", *(scale(cells, extent_of(cells, everywhere)) for cells in sums), 0.5, 0.05, everywhere)
     suppress(scores, side) if bare else naive.suppress(scores, side)

@@ -59,7 +59,7 @@ def recompute(folder: Path, settings: CampaignSettings, number: int) -> Twin:
     scaled = zip(*(naive.scale([pair[index] for pair in sums.values()]) for index in (0, 1)), strict=True)
     fused = {name: np.full(shape, -np.inf, np.float32) for name, shape in shapes.items()}
     for (name, y, x), (information_share, cost_share) in zip(sums, scaled, strict=True):
-        fused[name][y, x] = naive.fuse(wanted.fusion, information_share, cost_share, wanted.alpha)
+        fused[name][y, x] = naive.fuse(wanted.fusion, information_share, cost_share, wanted.alpha, wanted.offset)
     count = int(wanted.images_per_round * np.mean([i["height"] * i["width"] for i in pool]) // wanted.window_px**2)
     proposals = [
         (rank, y * 8, x * 8, float(fused[image["image_id"]][y, x]))

@@ -13,7 +13,7 @@ from cereals_core.models.fcn8s import FCN8s
 from cereals_core.prediction import Predictor
 from cereals_core.seeding import rng
 from tasks import mapping
-from tasks.mapping import cost_map, info_map, true_cost_map
+from tasks.mapping import class_map, cost_map, info_map, true_cost_map
 from tasks.oracle import seed_set
 from tasks.pool import check_pool
 from tasks.running.stage import Stage
@@ -132,6 +132,26 @@ def test_cost_maps_are_the_cost_networks_clicks(campaign: Campaign, pool: Produc
     assert {image_id for image_id, clicks in maps.items() if np.isfinite(clicks).all()} == set(free)
     for image_id in free:
         np.testing.assert_array_equal(maps[image_id], predictor.clicks(dataset.image(image_id)))
+
+
+def test_class_maps_are_the_most_probable_classes(campaign: Campaign, pool: Product, ledger: Product) -> None:
+    images = open_pool(campaign, pool)
+    dataset = open_truth(campaign.settings.data, "pool")
+    model, product = network(campaign.folder / "train-seg", len(dataset.class_names))
+    made = run(campaign, class_map, ROUND, pool=pool, ledger=ledger, model=product)
+    counts, free = np.zeros(len(dataset.class_names), int), 0
+    for image_id, classes in maps_of(made, images).items():
+        if np.isnan(classes).all():
+            continue
+        pixels = torch.from_numpy(dataset.image(image_id))[None].permute(0, 3, 1, 2)
+        with torch.inference_mode():
+            logits = model.eval()(pixels)[0].numpy()
+        np.testing.assert_array_equal(classes, logits.argmax(axis=0))
+        counts += np.bincount(classes.astype(int).ravel(), minlength=len(counts))
+        free += 1
+    assert free == 8
+    assert made.facts["cells"] == counts.tolist()
+    assert (counts > 0).sum() > 1
 
 
 @pytest.mark.parametrize("name", ["entropy", "vote_entropy"])

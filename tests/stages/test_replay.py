@@ -7,8 +7,9 @@ from round_twin import recompute
 from small_campaign import toml_of
 from typer.testing import CliRunner
 
+from cereals_core.acquisition_settings import Acquisition
 from cereals_core.errors import CerealsError
-from cereals_core.settings import Acquisition, CampaignSettings
+from cereals_core.settings import CampaignSettings
 from deployments.cli import app
 from deployments.replay import replay_changes, replay_table
 from tasks.replay import Reselection, Variant, replay, variants

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from made_pools import pool_of
 
+from cereals_core.acquisition_settings import Acquisition
 from cereals_core.grid import map_shape
 from cereals_core.information import quantise
 from cereals_core.seeding import rng
-from cereals_core.settings import Acquisition
 from cereals_core.strategies import Unit
 from tasks.region_maps import Regions
 from tasks.running import prefetch
@@ -96,6 +96,7 @@ def test_whole_images_are_scored_by_their_means(tmp_path: Path, budget: dict[str
             else SIZES[rank][0] * SIZES[rank][1],
             "information": total(cells[rank]),
             "predicted_clicks": max(total(clicks[rank]), least * SIZES[rank][0] * SIZES[rank][1]),
+            "predicted_class": None,
         }
         for rank in free
     ]

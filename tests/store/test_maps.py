@@ -10,9 +10,9 @@ from made_pools import FLAT, POOL, SQUARE, pool_of
 from strategies import FEW
 
 from cereals_core.acquisition import Budget
+from cereals_core.acquisition_settings import Acquisition
 from cereals_core.errors import CerealsError
 from cereals_core.grid import map_shape
-from cereals_core.settings import Acquisition
 from tasks.store.maps import MapStore
 from tasks.store.pool import SHARDS_A_BATCH, Pool, PoolImage, Shard, batches
 
