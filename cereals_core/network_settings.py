@@ -106,7 +106,15 @@ class Training(Section):
         return self
 
 
-_PRACTICAL: dict[str, Any] = {"betas": (0.9, 0.999), "weight_decay": 0.01, "decay": "poly"}
+_PRACTICAL: dict[str, Any] = {
+    "betas": (0.9, 0.999),
+    "weight_decay": 0.01,
+    "decay": "poly",
+    "class_weights": "balanced",
+}
+# Chosen on 60 frames that were held out of CamVid's training split. There balanced class weights gave a mIoU of 0.580
+# over a frozen trunk where equal ones gave 0.558 (three seeds), and 0.570 with the trunk trained, where equal ones gave
+# 0.517 (one seed); a lower rate for the pretrained encoder gave 0.582.
 RECIPES: dict[tuple[str, str], dict[str, Any]] = {
     ("practical", "frozen"): {
         **_PRACTICAL,
@@ -119,7 +127,8 @@ RECIPES: dict[tuple[str, str], dict[str, Any]] = {
     # steps of 8 windows, where 4 whole images a step gave 0.62.
     ("practical", "trained"): {
         **_PRACTICAL,
-        "learning_rate": 1e-3,
+        "learning_rate": 2e-3,
+        "pretrained_rate": 0.2,
         "steps": 800,
         "batch_images": 4,
         "augment": ("flip", "colour"),

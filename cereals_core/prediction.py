@@ -1,6 +1,6 @@
 """From a network and images of one size to their maps: information, predicted clicks, or segmentations."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from cereals_core.grid import STRIDE_PX
 from cereals_core.information import Measure, SampledMeasure
-from cereals_core.models.base import Network
+from cereals_core.models.base import Masks, Network
 from cereals_core.models.decoder import Features
 from cereals_core.models.dropout import draw_masks
 from cereals_core.shapes import Float, Float16, UInt8
@@ -24,11 +24,19 @@ Logits = Float[Tensor, "b classes rows columns"]
 class Predictor:
     """A trained network on its device, which turns batches of RGB images into tensors there.
 
+    `ahead` may make masks while the network is at work: it takes an iterator, and gives one of the same items.
+
     float32 results depend on the size of the batch in their last bits, on nothing else of it. Maps have ceil(H / 8)
     rows and ceil(W / 8) columns and are rounded as by `information.quantise`.
     """
 
-    def __init__(self, model: Network, precision: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self,
+        model: Network,
+        precision: torch.dtype = torch.float32,
+        ahead: Callable[[Iterator[Masks]], Iterator[Masks]] = iter,
+    ) -> None:
+        self.ahead = ahead
         self.model = model.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.device = next(model.parameters()).device
         self.autocast = torch.autocast(self.device.type, precision, enabled=precision != torch.float32)
@@ -63,13 +71,18 @@ class Predictor:
     ) -> Iterator[Logits]:
         """Yield the logits of each dropout sample in turn; the trunk, which no mask touches, is computed once."""
         shapes = self.model.mask_shapes(*_size_px(images))
+        drawn = self.ahead(self._masks(shapes, dropout, rngs) for _ in range(samples))
         with self.autocast:
             features = self.model.trunk(self._upload(images))
-        for _ in range(samples):
-            drawn = [draw_masks(rng, shapes, dropout, self.device) for rng in rngs]
+        for masks in drawn:
             with self.autocast:
-                logits = self.model.head(features, [torch.cat(masks) for masks in zip(*drawn, strict=True)])
+                logits = self.model.head(features, masks)
             yield logits
+
+    def _masks(self, shapes: list[tuple[int, ...]], dropout: float, rngs: Sequence[np.random.Generator]) -> Masks:
+        """Draw the masks of one sample of all images."""
+        drawn = [draw_masks(rng, shapes, dropout, self.device) for rng in rngs]
+        return [torch.cat(masks) for masks in zip(*drawn, strict=True)] if len(drawn) > 1 else drawn[0]
 
     @torch.inference_mode()
     def clicks(self, images: Images) -> Maps:

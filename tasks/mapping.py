@@ -27,6 +27,7 @@ from cereals_core.truth import Truth
 from tasks.pages.wording import plural
 from tasks.running.device import precision_of, prepare_device
 from tasks.running.inputs import open_inputs, stacked
+from tasks.running.prefetch import ahead
 from tasks.running.shards import Asked, Job, Made, Mapper, Reader, Store, write_shards
 from tasks.running.stage import stage
 from tasks.running.takes import COST, IMAGES_READ, SEGMENTATION, TRUTH_BYTES, Memory, Takes, mapping
@@ -176,7 +177,7 @@ def _true_clicks(work: Work, inputs: Inputs) -> tuple[Reader, Mapper]:
 
 def _predictor(work: Work, model: Network) -> Predictor:
     settings = work.campaign.settings
-    return Predictor(model.to(prepare_device(settings.compute)), precision_of(settings.model))
+    return Predictor(model.to(prepare_device(settings.compute)), precision_of(settings.model), ahead)
 
 
 def _map_images(work: Work, opener: Opener, inputs: Inputs) -> None:

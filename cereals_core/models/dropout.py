@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cereals_core.shapes import Float32
+from cereals_core.shapes import Float32, UInt8
 
 
 def draw_masks(
@@ -21,9 +21,11 @@ def draw_masks(
 
 
 def _draw(rng: np.random.Generator, shape: tuple[int, ...], dropout: float) -> Float32[Tensor, "..."]:
-    size = math.prod(shape)
-    if dropout == 0.5:
-        keep = np.unpackbits(np.frombuffer(rng.bytes(-(-size // 8)), np.uint8), count=size)
-    else:
-        keep = (rng.random(size, np.float32) >= dropout).view(np.uint8)
-    return torch.from_numpy(keep).reshape(shape).float().div_(1 - dropout)
+    """Draw one mask by NumPy alone, which lets other threads work meanwhile and starts none of its own."""
+    size, scale = math.prod(shape), np.float32(1) / np.float32(1 - dropout)
+    keep = _bits(rng, size) if dropout == 0.5 else rng.random(size, np.float32) >= dropout
+    return torch.from_numpy(np.multiply(keep, scale)).reshape(shape)
+
+
+def _bits(rng: np.random.Generator, size: int) -> UInt8[np.ndarray, "size"]:
+    return np.unpackbits(np.frombuffer(rng.bytes(-(-size // 8)), np.uint8), count=size)

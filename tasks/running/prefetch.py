@@ -1,4 +1,4 @@
-"""Reading ahead: the next images are decoded while the network works on this one."""
+"""Working ahead: the next images are decoded, and masks drawn, while the network works on those before."""
 
 import os
 from collections import deque
@@ -10,6 +10,8 @@ Key = TypeVar("Key")
 Value = TypeVar("Value")
 THREADS = min(len(os.sched_getaffinity(0)), 8)
 AHEAD = THREADS + 2
+MADE_AHEAD = 2
+_END = object()
 
 
 def prefetched(read: Callable[[Key], Value], keys: Iterable[Key]) -> Iterator[tuple[Key, Value]]:
@@ -23,3 +25,19 @@ def prefetched(read: Callable[[Key], Value], keys: Iterable[Key]) -> Iterator[tu
                 yield oldest, future.result()
         for key, future in waiting:
             yield key, future.result()
+
+
+def ahead(items: Iterable[Value]) -> Iterator[Value]:
+    """Iterate in a thread of its own, MADE_AHEAD items ahead; the first ones are begun at once."""
+    thread, source = ThreadPoolExecutor(1, thread_name_prefix="ahead"), iter(items)
+    waiting = deque(thread.submit(next, source, _END) for _ in range(MADE_AHEAD))
+    return _taken(thread, source, waiting)
+
+
+def _taken(
+    thread: ThreadPoolExecutor, source: Iterator[Value], waiting: "deque[Future[Value | object]]"
+) -> Iterator[Value]:
+    with thread:
+        while (item := waiting.popleft().result()) is not _END:
+            waiting.append(thread.submit(next, source, _END))
+            yield item  # type: ignore[misc]  # it is no _END

@@ -32,7 +32,7 @@ def ledgers(folder: Path) -> dict[Path, bytes]:
 def test_every_stage_leaves_its_product(finished: CampaignSettings) -> None:
     campaign = Campaign(finished.path, finished)
     for number in (0, 1):
-        assert {path.name for path in campaign.round(number).iterdir()} == {stage.name for stage in ROUND}
+        assert {path.name for path in campaign.round(number).iterdir()} == {stage.name for stage in round_stages(finished)}
     assert {path.name for path in campaign.round(2).iterdir()} == {"train-seg", "evaluate", "report"}
     assert (campaign.stage("report", 0) / "region-1.png").exists()
     assert "<html" in campaign.report_file.read_text()
@@ -82,7 +82,7 @@ def test_random_regions_need_no_maps(small: CampaignSettings) -> None:
     wanted = round_stages(settings)
     assert {path.name for path in campaign.round(0).iterdir()} == {stage.name for stage in wanted}
     absent = {stage.name for stage in ROUND if stage not in wanted}
-    assert absent == {"train-cost", "info-map", "cost-map", "evaluate-cost"}
+    assert absent == {"train-cost", "info-map", "cost-map", "class-map", "evaluate-cost"}
     asked = [row for row in pq.read_table(settings.path / "ledger.parquet").to_pylist() if row["round"] >= 0]
     assert len(asked) == 20
     assert all(row["information"] is None and row["predicted_clicks"] is None for row in asked)
