@@ -110,7 +110,7 @@ def benchmarks() -> None:
     from tasks.pages.benchmarks import benchmark_text, read
 
     files = sorted((Path(__file__).parent.parent / "docs/benchmarks").glob("*.json"))
-    typer.echo("\n\n".join(benchmark_text(*read(file)) for file in files if not file.stem.endswith("-growth")))
+    typer.echo("\n\n".join(benchmark_text(read(file)) for file in files if not file.stem.endswith("-growth")))
 
 
 @app.command()

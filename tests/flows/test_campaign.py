@@ -32,7 +32,9 @@ def ledgers(folder: Path) -> dict[Path, bytes]:
 def test_every_stage_leaves_its_product(finished: CampaignSettings) -> None:
     campaign = Campaign(finished.path, finished)
     for number in (0, 1):
-        assert {path.name for path in campaign.round(number).iterdir()} == {stage.name for stage in round_stages(finished)}
+        assert {path.name for path in campaign.round(number).iterdir()} == {
+            stage.name for stage in round_stages(finished)
+        }
     assert {path.name for path in campaign.round(2).iterdir()} == {"train-seg", "evaluate", "report"}
     assert (campaign.stage("report", 0) / "region-1.png").exists()
     assert "<html" in campaign.report_file.read_text()

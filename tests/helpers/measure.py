@@ -15,7 +15,7 @@ from checkout import ROOT
 from torch.utils.flop_counter import FlopCounterMode
 
 from cereals_core.models.base import Network
-from tasks.pages.benchmarks import Machine, Measured, benchmark_markdown, read, write
+from tasks.pages.benchmarks import Machine, Measured, benchmark_markdown, read, with_rows, write
 
 FOLDER = ROOT / "docs/benchmarks"
 ROUNDS = 3
@@ -39,13 +39,11 @@ def side_by_side(ways: Sequence[Callable[[], object]], rounds: int = ROUNDS) -> 
 
 
 def keep(*rows: Measured) -> None:
-    """Put these rows into this machine's table, in place of those of the same stage and setting."""
+    """Put these rows into the table of machines of this kind, as of this processor and day."""
     file = FOLDER / f"{this_machine().name}.json"
-    before = read(file)[1] if file.exists() else []
-    new = {(row.stage, row.setting): row for row in rows}
-    kept = [new.pop((row.stage, row.setting), row) for row in before]
-    write(file, this_machine(), [*kept, *new.values()])
-    file.with_suffix(".md").write_text(benchmark_markdown(this_machine(), [*kept, *new.values()]))
+    runs = with_rows(read(file) if file.exists() else [], this_machine(), rows)
+    write(file, runs)
+    file.with_suffix(".md").write_text(benchmark_markdown(runs))
 
 
 @lru_cache(maxsize=1)
