@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+import numpy as np
+
+from cereals_core.curves import Point
 from cereals_core.settings import CampaignSettings
 from cereals_core.strategies import STRATEGIES
 from cereals_core.study_settings import FULL_LABELS, REPEATED
@@ -9,8 +12,9 @@ from cereals_core.study_statistics import Arm, Repeat, Run, StudyFacts
 from tasks.pages.study_report import study_html
 from tasks.reporting import report_campaign
 from tasks.store import tables
-from tasks.store.history import evaluated_rounds, has_ended, learning_curve, product_of
+from tasks.store.history import evaluated_rounds, has_ended, learning_curve, ledger_before, product_of
 from tasks.store.layout import Campaign, Study
+from tasks.store.ledger import Row
 from tasks.store.storage import write_atomically
 
 
@@ -35,7 +39,7 @@ def report_study(study: Study) -> Path:
     """Write the study's report, and every point of its curves as a table."""
     facts = study_facts(study)
     write_atomically(study.report_file, study_html(facts).encode())
-    tables.RESULTS.write(study.folder, _rows(facts))
+    _write_tables(study)
     return study.report_file
 
 
@@ -44,16 +48,34 @@ def write_report(place: Campaign | Study) -> Path:
     return report_study(place) if isinstance(place, Study) else report_campaign(place)
 
 
-def _rows(facts: StudyFacts) -> list[dict[str, object]]:
-    series = {arm.name: arm.runs for arm in facts.arms} | {FULL_LABELS: facts.reference}
-    if facts.repeat is not None:
-        series[REPEATED] = [facts.repeat.second]
-    return [
-        {"arm": arm, "seed": run.seed, **vars(point)}
-        for arm, runs in series.items()
-        for run in runs
-        for point in run.points
-    ]
+def _write_tables(study: Study) -> None:
+    """Write every point of all curves, and what each class came to."""
+    points, classes = list[Row](), list[Row]()
+    repeated = [(REPEATED, study.settings.study.seeds[0])] if study.settings.study.repeat else []
+    planned = [(arm, seed) for arm in (*study.settings.arms(), FULL_LABELS) for seed in study.settings.study.seeds]
+    for arm, seed in (*planned, *repeated):
+        campaign = _campaign(study, arm, seed)
+        for point in learning_curve(campaign, evaluated_rounds(campaign)):
+            key = {"arm": arm, "seed": seed, "round": point.round}
+            points.append(key | _measures(campaign, point))
+            classes += [key | row for row in _classes(campaign, point.round)]
+    tables.RESULTS.write(study.folder, points)
+    tables.CLASS_RESULTS.write(study.folder, classes)
+
+
+def _measures(campaign: Campaign, point: Point) -> Row:
+    """Return what a round's model came to, what its labels had cost, and how long it was trained."""
+    table = tables.LEDGER.read(ledger_before(campaign, point.round))
+    training = product_of(campaign, "train-seg", point.round).facts
+    costs = {name: int(np.asarray(table[name]).sum()) for name in ("crossings", "components")}
+    return vars(point) | costs | {name: training[name] for name in ("steps", "epochs")}
+
+
+def _classes(campaign: Campaign, number: int) -> list[Row]:
+    """Return IoU and labelled cells of each class in a round."""
+    rows = tables.CLASSES.read(product_of(campaign, "evaluate", number)).to_pylist()
+    cells = product_of(campaign, "train-seg", number).facts.get("cells") or [None] * len(rows)  # not in older products
+    return [{**row, "cells": count} for row, count in zip(rows, cells, strict=True)]
 
 
 def _arm(study: Study, arm: str, strategy: str, **keys: object) -> Arm:

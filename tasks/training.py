@@ -81,14 +81,13 @@ def train_seg(
     if pretrained is not None and features is None:
         load_into(model, pretrained, partial(model.load_state_dict, strict=False))
     samples = _samples(work, pool, features, LabelTarget)
-    _train(work, model, _segmentation_loss(settings, samples, len(pool.facts["class_names"])), samples)
-
-
-def _segmentation_loss(settings: CampaignSettings, samples: Samples, classes: int) -> Loss:
-    if settings.training.class_weights == "none":
-        return segmentation_loss
-    counts = sum(np.bincount(cells.ravel(), minlength=VOID + 1)[:classes] for cells in samples.targets.values())
-    return weighted_segmentation_loss(balanced_weights(np.asarray(counts).tolist()))
+    counts = [np.bincount(cells.ravel(), minlength=VOID + 1) for cells in samples.targets.values()]
+    cells = np.sum(counts, axis=0)[: len(pool.facts["class_names"])].tolist()
+    is_balanced = settings.training.class_weights == "balanced"
+    _train(
+        work, model, weighted_segmentation_loss(balanced_weights(cells)) if is_balanced else segmentation_loss, samples
+    )
+    work.facts.update(cells=cells)
 
 
 @stage(

@@ -142,8 +142,24 @@ QUERIES = Table(
 METRICS = Table("metrics.parquet", round=INT32, miou=FLOAT64, clicks=FLOAT64, pixels=INT64, regions=INT64, images=INT64)
 """One row: mIoU on the evaluation split, and what the labels it was trained on have cost."""
 
-RESULTS = Table("results.parquet", arm=TEXT, seed=INT64, round=INT32, miou=FLOAT64, clicks=FLOAT64, pixels=INT64)
-"""Points of all curves of a study."""
+_CAMPAIGN = {"arm": TEXT, "seed": INT64, "round": INT32}
+
+RESULTS = Table(
+    "results.parquet",
+    **_CAMPAIGN,
+    miou=FLOAT64,
+    clicks=FLOAT64,
+    crossings=INT64,
+    components=INT64,
+    pixels=INT64,
+    steps=INT64,
+    epochs=INT64,
+)
+"""Points of all curves of a study: what the labels of a round had cost, as LEDGER counts it, and how long the training
+on them was."""
+
+CLASS_RESULTS = Table("class_results.parquet", **_CAMPAIGN, class_name=TEXT, iou=FLOAT64, cells=INT64)
+"""IoU of every class in every round of a study, and its labelled cells of 8 x 8 px."""
 
 CLASSES = Table("classes.parquet", class_name=TEXT, iou=FLOAT64)
 HISTORY = Table("history.parquet", epoch=INT32, steps=INT32, loss=FLOAT64)

@@ -175,7 +175,7 @@ def test_a_recipe_sets_keys_by_the_trunk_and_any_may_be_given_beside_it() -> Non
         (),
     )
     frozen = parse_settings(changed(SMALLEST, **FROZEN, training__recipe="practical"), "x").training
-    assert (frozen.batch, frozen.window_px, frozen.steps, frozen.decay) == ("windows", 32, 400, "poly")
+    assert (frozen.batch, frozen.window_px, frozen.steps, frozen.decay) == ("windows", 32, 800, "poly")
     assert frozen.augment == ("flip",)
     trained = parse_settings(changed(SMALLEST, training__recipe="practical", training__steps=9), "x").training
     assert (trained.batch, trained.batch_images, trained.steps) == ("images", 4, 9)

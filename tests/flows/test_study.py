@@ -4,6 +4,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from small_campaign import small_settings
@@ -157,6 +158,22 @@ def test_the_repeated_campaign_comes_to_the_same(ran: StudySettings) -> None:
     first, repeated = ([point | {"arm": ""} for point in points if point["arm"] == arm] for arm in pair)
     assert first == repeated
     assert len(first) == 2
+
+
+def test_tables_tell_what_every_round_cost_and_came_to(ran: StudySettings) -> None:
+    points, classes = (pq.read_table(ran.path / f"{name}.parquet").to_pylist() for name in ("results", "class_results"))
+    arms = (*NAMED, *VARIANTS, FULL_LABELS, REPEATED)
+    assert Counter(point["arm"] for point in points) == {arm: 1 if arm == FULL_LABELS else 2 for arm in arms}
+    last = next(point for point in points if point["arm"] == NAMED[1] and point["round"] == 1)
+    rows = pq.read_table(campaign_of(ran, NAMED[1]).ledger_file).to_pylist()
+    for name, column in (("clicks", "vertices"), ("crossings", "crossings"), ("components", "components")):
+        assert last[name] == sum(row[column] for row in rows)
+    assert last["steps"] >= 12
+    shown = [row["iou"] for row in classes if (row["arm"], row["round"]) == (NAMED[1], 1)]
+    assert np.nanmean(shown) == pytest.approx(last["miou"])
+    cells = {arm: sum(row["cells"] for row in classes if (row["arm"], row["round"]) == (arm, 0)) for arm in arms}
+    assert cells[FULL_LABELS] > 4 * cells[NAMED[0]] > 0
+    assert len(set(cells.values())) == 2  # but for the reference all begin with one seed set
 
 
 def test_the_reference_knows_all_labels(ran: StudySettings) -> None:
