@@ -115,7 +115,11 @@ def _opened(folder: Path, digest: str, channels: tuple[int, ...], shard_images: 
 
 
 def stacked(inputs: Sequence[Image]) -> Any:
-    """Stack what was read of images of one size, as a `Predictor` takes it."""
+    """Stack what was read of images of one size, as a `Predictor` takes it; a single one is not copied."""
     if isinstance(inputs[0], tuple):
-        return tuple(np.stack(each) for each in zip(*inputs, strict=True))
-    return np.stack(inputs)
+        return tuple(map(_stacked, zip(*inputs, strict=True)))
+    return _stacked(inputs)
+
+
+def _stacked(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    return arrays[0][None] if len(arrays) == 1 else np.stack(arrays)
