@@ -19,7 +19,6 @@ from cereals_core.cost_baselines import (
     random_regions,
     region_edges,
 )
-from cereals_core.datasets import open_truth
 from cereals_core.evaluation import cost_agreement
 from cereals_core.grid import Box
 from cereals_core.prediction import Predictor
@@ -34,6 +33,7 @@ from tasks.running.inputs import open_inputs, stacked
 from tasks.running.prefetch import prefetched
 from tasks.running.stage import stage
 from tasks.running.takes import COST, IMAGE_BYTES, IMAGES_READ, TRUTH_BYTES, predicting
+from tasks.running.truths import evaluation_truth
 from tasks.running.work import Work
 from tasks.store import tables
 from tasks.store.ledger import Ledger, Row, box_of, by_image
@@ -117,7 +117,7 @@ def _random_sample(work: Work, pool: Product, model: Product, features: Product 
     settings = work.campaign.settings
     cost_model = load_model(settings, 1, model).to(prepare_device(settings.compute))
     predictor = Predictor(cost_model, precision_of(settings.model))
-    dataset, source = open_truth(settings.data, "eval"), open_inputs(work.campaign, pool, features, "eval")
+    dataset, source = evaluation_truth(settings.data), open_inputs(work.campaign, pool, features, "eval")
     image_ids = _images_drawn(settings, dataset.image_ids)
     with work.track(len(image_ids), "images") as advance:
         read = prefetched(lambda each: (source.image(each), dataset.image(each), dataset.truth(each)), image_ids)

@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from cereals_core.datasets import open_truth
 from cereals_core.evaluation import confusion, iou, mean_iou
 from cereals_core.prediction import Predictor
 from tasks.pages.wording import number
@@ -11,6 +10,7 @@ from tasks.running.inputs import open_inputs, stacked
 from tasks.running.prefetch import prefetched
 from tasks.running.stage import stage
 from tasks.running.takes import IMAGE_BYTES, IMAGES_READ, SEGMENTATION, TRUTH_BYTES, predicting
+from tasks.running.truths import evaluation_truth
 from tasks.running.work import Work
 from tasks.store import tables
 from tasks.store.ledger import Ledger
@@ -41,7 +41,7 @@ def evaluate(work: Work, pool: Product, ledger: Product, model: Product, feature
     settings, class_names = work.campaign.settings, pool.facts["class_names"]
     device = prepare_device(settings.compute)
     predictor = Predictor(load_model(settings, len(class_names), model).to(device), precision_of(settings.model))
-    dataset, source = open_truth(settings.data, "eval"), open_inputs(work.campaign, pool, features, "eval")
+    dataset, source = evaluation_truth(settings.data), open_inputs(work.campaign, pool, features, "eval")
     total = np.zeros((len(class_names), len(class_names)), np.int64)
     with work.track(len(dataset.image_ids), "images") as advance:
         pairs = prefetched(lambda image_id: (source.image(image_id), dataset.truth(image_id)), dataset.image_ids)

@@ -15,6 +15,7 @@ from cereals_core.workload import Workload
 from tasks.running.device import precision_of
 from tasks.running.images import kept_at_most_bytes, pool_fits
 from tasks.running.prefetch import AHEAD
+from tasks.running.truths import truth_kept_at_most_bytes
 from tasks.store.features import FEATURE_BYTES, feature_cells
 
 IMAGES_READ = AHEAD + 2
@@ -101,10 +102,11 @@ def feature_numbers(load: Workload) -> float:
 
 
 def kept_bytes(load: Workload) -> float:
-    """Count what a process keeps of both splits from stage to stage: images, and features, if all of them fit."""
+    """Count what a process keeps from stage to stage: images and features, if all of them fit, and truth that does."""
     images = IMAGE_BYTES * load.pixels if pool_fits(load.pixels) else 0
     features = FEATURE_BYTES * feature_numbers(load) if load.settings.model.trunk == "frozen" else 0
-    return images + (features if features <= kept_at_most_bytes() else 0)
+    truth = min(TRUTH_BYTES * load.eval_images * prod(load.largest), truth_kept_at_most_bytes())
+    return images + (features if features <= kept_at_most_bytes() else 0) + truth
 
 
 def predicting(kind: Kind, units: Count, bytes_a_pixel: float, upsampled: bool = False) -> Takes:

@@ -25,8 +25,7 @@ OPENS_TRUTH = {
     "tasks/examination.py": "reads every file once; keeps sizes, whether there is anything, and hashes of files",
     "tasks/pool.py": "names of classes, and the files that list a split",
     "tasks/oracle.py": "the oracle",
-    "tasks/evaluation.py": "the evaluation split",
-    "tasks/cost_evaluation.py": "the evaluation split",
+    "tasks/running/truths.py": "the evaluation split",
     "tasks/mapping.py": "true cost maps, the upper bound",
 }
 DECIDED = ("round", "rank", "image_id", "y", "x", "height", "width", "score", "information", "predicted_clicks")

@@ -14,11 +14,12 @@ from typer.testing import CliRunner
 
 from cereals_core.errors import SettingsError
 from cereals_core.settings import CampaignSettings, other_trunk
+from cereals_core.settings_files import read_settings
 from deployments import plan as plans
 from deployments.cli import app
 from tasks.forecast import needs, trial
 from tasks.pages.plan import PlanFacts, StagePlan, plan_text
-from tasks.stages import ROUND, round_stages
+from tasks.stages import round_stages
 from tasks.store.history import product_of, products_made
 from tasks.store.layout import Campaign
 
@@ -55,7 +56,7 @@ def test_a_plan_shows_all_stages_and_leaves_nothing(tmp_path: Path) -> None:
     result = planned(file)
     assert result.exit_code == 0, result.exception
     shown = {line.split()[0]: line for line in result.output.splitlines() if "measured" in line}
-    assert list(shown) == ["pool", "seed-set", *(stage.name for stage in ROUND)]
+    assert list(shown) == ["pool", "seed-set", *(stage.name for stage in round_stages(read_settings(file)))]
     assert "1 round of queries to come" in result.output
     assert "6 images of 48 x 64 px; 2 images for evaluation" in result.output
     assert "memory and disk will do" in result.output
@@ -156,7 +157,7 @@ def test_what_is_recorded_is_not_measured(finished: CampaignSettings, monkeypatc
     monkeypatch.setattr(plans, "try_out", None)
     facts = plan_of(more_rounds(finished, 4), monkeypatch)
     stages = {each.stage: each for each in facts.stages}
-    assert list(stages) == [stage.name for stage in ROUND]
+    assert list(stages) == [stage.name for stage in round_stages(finished)]
     assert all(each.is_recorded for each in facts.stages)
     assert facts.title.endswith("it has ended; if [stop] lets it go on, 2 rounds to come")
 

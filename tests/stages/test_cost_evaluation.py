@@ -22,6 +22,7 @@ from cereals_core.prediction import Predictor
 from cereals_core.settings import CampaignSettings
 from tasks import cost_evaluation, reporting
 from tasks.cost_evaluation import evaluate_cost
+from tasks.running import truths
 from tasks.running.work import Work
 from tasks.store import tables
 from tasks.store.history import maps_of
@@ -40,7 +41,8 @@ def _pool_keeps_its_truth(monkeypatch: pytest.MonkeyPatch) -> None:
         assert split == "eval", "the pool's truth was opened"
         return open_truth(data, split)
 
-    monkeypatch.setattr(cost_evaluation, "open_truth", opened)
+    monkeypatch.setattr(truths, "open_truth", opened)
+    truths.evaluation_truth.cache_clear()
 
 
 def ledger_rows(settings: CampaignSettings, boxes: list[tuple[int, int, Box]]) -> Rows:

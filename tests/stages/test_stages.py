@@ -30,6 +30,7 @@ FACTS = {
     "evaluate": ({"miou": 0.12345}, "mIoU 0.1235"),
     "info-map": ({"images": 2}, "2 images"),
     "cost-map": ({"images": 2}, "2 images"),
+    "class-map": ({"images": 2}, "2 images"),
     "region-fusion": ({"candidates": 1000}, "1,000 candidate windows"),
     "nms": ({"proposals": 1000}, "1,000 proposals"),
     "oracle-query": ({"regions": 10, "images": 3, "clicks": 7.5}, "10 regions in 3 images, 7.5 clicks"),
