@@ -9,21 +9,38 @@ import numpy as np
 
 from cereals_core.shapes import Float64, Real
 
-Axis = Literal["clicks", "pixels"]
+Axis = Literal["clicks", "with_crossings", "with_components", "pixels"]
+"""What is spent: clicks as vertices (c_p), with border crossings (c_p + c_i), with a click for each component as well
+(c_p + c_i + c_c), or pixels."""
 AXES: tuple[Axis, Axis] = ("clicks", "pixels")
+COUNTS: tuple[Axis, Axis, Axis] = ("clicks", "with_crossings", "with_components")
+"""Three ways to count clicks."""
 
 
 @dataclass(frozen=True)
 class Point:
     """One point of a learning curve: the model of a round, and the cost of the labels it was trained on.
 
-    `miou`: in [0, 1]; `clicks`: true clicks (polygon vertices) so far; `pixels`: labelled pixels so far.
+    `miou`: in [0, 1]; `clicks`: true clicks (polygon vertices) so far; `pixels`: labelled pixels so far; `crossings`,
+    `components`: of the regions asked for so far, 0 where they are not told.
     """
 
     round: int
     miou: float
     clicks: float
     pixels: int
+    crossings: int = 0
+    components: int = 0
+
+    @property
+    def with_crossings(self) -> float:
+        """Clicks, and border crossings."""
+        return self.clicks + self.crossings
+
+    @property
+    def with_components(self) -> float:
+        """Clicks, border crossings, and a click for each component."""
+        return self.with_crossings + self.components
 
 
 class Curve(NamedTuple):
@@ -34,7 +51,7 @@ class Curve(NamedTuple):
 
 
 def curve_of(points: Iterable[Point], axis: Axis) -> Curve:
-    """Sort points into a curve by what was spent on them.
+    """Sort points into a curve by what was spent on them, as `Axis` counts it.
 
     Of equal spend the latest round counts, and points without a mIoU do not. mIoU need not rise. Nothing is said
     outside the points: no extrapolation (our choice).

@@ -89,7 +89,7 @@ STRATEGIES: dict[str, Strategy] = {
         "Houlsby et al. 2011",
     ),
     "random-regions": Strategy("region", "random", "none", "none", "regions drawn uniformly", _PAPER),
-    "class-balanced-random-regions": Strategy(
+    "balanced-random-regions": Strategy(
         "region",
         "random_by_class",
         "none",

@@ -64,7 +64,8 @@ class StudyFacts:
     """A whole study, or what there is of one.
 
     `arms`: names differ; `reference`: for each seed the model trained with every label, its mIoU being that of its last
-    point; `full_clicks`, `full_pixels`: what labelling the whole pool costs, above 0; `settings`: the study's file.
+    point; `full_clicks`, `full_pixels`: what labelling the whole pool costs, above 0, and `full_crossings`,
+    `full_components` beside its clicks; `settings`: the study's file.
     """
 
     name: str
@@ -74,6 +75,8 @@ class StudyFacts:
     full_pixels: int
     settings: str
     repeat: Repeat | None = None
+    full_crossings: int = 0
+    full_components: int = 0
 
     def __post_init__(self) -> None:
         if not (self.full_clicks > 0 and self.full_pixels > 0):
@@ -93,8 +96,9 @@ class StudyFacts:
         return spread(final_mious(self.reference).values())
 
     def full_spend(self, axis: Axis) -> float:
-        """Return the clicks or pixels of the whole pool."""
-        return self.full_clicks if axis == "clicks" else self.full_pixels
+        """Return what the whole pool costs, as `Axis` counts it."""
+        whole = Point(0, math.nan, self.full_clicks, self.full_pixels, self.full_crossings, self.full_components)
+        return float(getattr(whole, axis))
 
 
 def final_mious(runs: Iterable[Run]) -> dict[int, float]:

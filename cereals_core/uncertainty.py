@@ -60,9 +60,9 @@ def bootstrap_interval(
 def t_test_p(differences: Float64[np.ndarray, "n"]) -> float:
     """Compute the two-sided p value of Student's paired t test: t = mean / (s / sqrt(n)), n - 1 degrees of freedom.
 
-    `differences` are taken as normal. NaN for n < 2, and where all are equal.
+    `differences` are taken as normal. NaN for n < 2, and where all are equal but for rounding.
     """
-    if len(differences) < 2 or np.ptp(differences) == 0:
+    if len(differences) < 2 or np.ptp(differences) <= 1e-12 * np.abs(differences).max():
         return math.nan
     return float(scipy.stats.ttest_1samp(differences, 0).pvalue)
 

@@ -75,14 +75,14 @@ class _Plan:
     def _otherwise(self) -> str:
         """Tell how long it would take with the trunk trained in place of frozen, or frozen in place of trained.
 
-        Nothing is told of campaigns that have begun, or that the trial would not fit.
+        Nothing is told of campaigns that have begun, and no time of one that would not fit into memory.
         """
         other = other_trunk(self.here)
         if other is None or any(True for _ in products_made(self.campaign)):
             return ""
         work = Workload(other, self.images.sizes, self.work.eval_images, self.work.classes)
         if not _fits(needs_of(work), room_for(replace(self.campaign, settings=other))):
-            return ""
+            return f'with model.trunk = "{other.model.trunk}" it would not fit into the memory here'
         left = to_come(replace(self.campaign, settings=other), 0)
         total_s = sum(each.total_s for each in times(left, work, Paces([]), try_out(work, run_quietly)))
         return f'with model.trunk = "{other.model.trunk}" all rounds would take {duration(total_s)}'

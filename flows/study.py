@@ -19,7 +19,7 @@ from tasks.running.opening import writing
 from tasks.running.stage import ONE_AT_A_TIME
 from tasks.running.workers import computing
 from tasks.store.layout import Study
-from tasks.study_results import report_study, study_facts
+from tasks.study_results import report_study
 from tasks.telling.publishing import publish_study, without_round_pages
 
 _reporting = Lock()
@@ -44,5 +44,4 @@ def _run(study: Study, campaigns: Sequence[tuple[str, CampaignSettings]]) -> Non
     for arm, settings in campaigns:
         run_campaign(settings, shared=None if arm == REPEATED else study.shared)
         with _reporting:
-            report_study(study)
-            publish_study(study_facts(study))
+            publish_study(report_study(study))

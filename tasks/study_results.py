@@ -1,5 +1,6 @@
 """What a study has reached: gathered from its campaigns, written down, shown."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,9 @@ from cereals_core.curves import Point
 from cereals_core.settings import CampaignSettings
 from cereals_core.strategies import STRATEGIES
 from cereals_core.study_settings import FULL_LABELS, REPEATED
-from cereals_core.study_statistics import Arm, Repeat, Run, StudyFacts
+from cereals_core.study_statistics import StudyFacts
 from tasks.pages.study_report import study_html
+from tasks.pages.study_results import Described, facts_of
 from tasks.reporting import report_campaign
 from tasks.store import tables
 from tasks.store.history import evaluated_rounds, has_ended, learning_curve, ledger_before, product_of
@@ -20,47 +22,60 @@ from tasks.store.storage import write_atomically
 
 def study_facts(study: Study) -> StudyFacts:
     """Gather what the report says, from the campaigns as far as they have come; the first reference has to be there."""
-    settings, arms = study.settings, study.settings.arms()
-    first_arm, first_seed = next(iter(arms)), settings.study.seeds[0]
-    full = _campaign(study, FULL_LABELS, first_seed)
-    repeat = Repeat(first_arm, _run(study, first_arm, first_seed), _run(study, REPEATED, first_seed))
-    return StudyFacts(
-        name=settings.name,
-        arms=[_arm(study, arm, **keys) for arm, keys in arms.items()],
-        reference=[_run(study, FULL_LABELS, seed) for seed in settings.study.seeds],
-        full_clicks=product_of(full, "seed-set", None).facts["clicks"],
-        full_pixels=product_of(full, "pool", None).facts["pixels"],
-        settings=settings.model_dump_json(indent=1, exclude_none=True),
-        repeat=repeat if settings.study.repeat else None,
-    )
+    return _facts(study, *_rows(study))
 
 
-def report_study(study: Study) -> Path:
-    """Write the study's report, and every point of its curves as a table."""
-    facts = study_facts(study)
+def report_study(study: Study) -> StudyFacts:
+    """Write the study's report, and every point of its curves as tables; returns what they say."""
+    points, classes = _rows(study)
+    facts = _facts(study, points, classes)
     write_atomically(study.report_file, study_html(facts).encode())
-    _write_tables(study)
-    return study.report_file
+    tables.RESULTS.write(study.folder, points)
+    tables.CLASS_RESULTS.write(study.folder, classes)
+    return facts
 
 
 def write_report(place: Campaign | Study) -> Path:
     """Write the report of a campaign or study as far as it has come."""
-    return report_study(place) if isinstance(place, Study) else report_campaign(place)
+    if isinstance(place, Study):
+        report_study(place)
+        return place.report_file
+    return report_campaign(place)
 
 
-def _write_tables(study: Study) -> None:
-    """Write every point of all curves, and what each class came to."""
+def _facts(study: Study, points: Sequence[Row], classes: Sequence[Row]) -> StudyFacts:
+    settings = study.settings
+    arms = {name: _described(name, **keys) for name, keys in settings.arms().items()}
+    said = settings.model_dump_json(indent=1, exclude_none=True)
+    return facts_of(settings.name, arms, settings.study.seeds, points, classes, said, settings.study.repeat)
+
+
+def _rows(study: Study) -> tuple[list[Row], list[Row]]:
+    """Gather the rows of RESULTS and CLASS_RESULTS."""
     points, classes = list[Row](), list[Row]()
-    repeated = [(REPEATED, study.settings.study.seeds[0])] if study.settings.study.repeat else []
-    planned = [(arm, seed) for arm in (*study.settings.arms(), FULL_LABELS) for seed in study.settings.study.seeds]
-    for arm, seed in (*planned, *repeated):
+    for arm, seed, described in _planned(study):
         campaign = _campaign(study, arm, seed)
-        for point in learning_curve(campaign, evaluated_rounds(campaign)):
-            key = {"arm": arm, "seed": seed, "round": point.round}
-            points.append(key | _measures(campaign, point))
-            classes += [key | row for row in _classes(campaign, point.round)]
-    tables.RESULTS.write(study.folder, points)
-    tables.CLASS_RESULTS.write(study.folder, classes)
+        if rounds := evaluated_rounds(campaign):
+            named = {**described._asdict(), "ended": has_ended(campaign)}
+            for point in learning_curve(campaign, rounds):
+                key = {"arm": arm, "seed": seed, "round": point.round}
+                points.append(key | named | _measures(campaign, point))
+                classes += [key | row for row in _classes(campaign, point.round)]
+    return points, classes
+
+
+def _planned(study: Study) -> Iterator[tuple[str, int, Described]]:
+    arms, seeds = study.settings.arms(), study.settings.study.seeds
+    for arm, keys in arms.items():
+        yield from ((arm, seed, _described(arm, **keys)) for seed in seeds)
+    yield from ((FULL_LABELS, seed, Described("the whole pool labelled", False)) for seed in seeds)
+    if study.settings.study.repeat:
+        yield REPEATED, seeds[0], Described("the first arm once more, sharing nothing", False)
+
+
+def _described(arm: str, strategy: str, **keys: object) -> Described:
+    own = "".join(f", {key} = {value}" for key, value in keys.items() if arm != strategy)
+    return Described(STRATEGIES[strategy].definition + own, STRATEGIES[strategy].cost == "true")
 
 
 def _measures(campaign: Campaign, point: Point) -> Row:
@@ -76,23 +91,6 @@ def _classes(campaign: Campaign, number: int) -> list[Row]:
     rows = tables.CLASSES.read(product_of(campaign, "evaluate", number)).to_pylist()
     cells = product_of(campaign, "train-seg", number).facts.get("cells") or [None] * len(rows)  # not in older products
     return [{**row, "cells": count} for row, count in zip(rows, cells, strict=True)]
-
-
-def _arm(study: Study, arm: str, strategy: str, **keys: object) -> Arm:
-    definition, cost = STRATEGIES[strategy].definition, STRATEGIES[strategy].cost
-    own = "".join(f", {key} = {value}" for key, value in keys.items() if arm != strategy)
-    runs = [_run(study, arm, seed) for seed in study.settings.study.seeds]
-    return Arm(arm, definition + own, cost == "true", runs)
-
-
-def _run(study: Study, arm: str, seed: int) -> Run:
-    campaign = _campaign(study, arm, seed)
-    rounds = evaluated_rounds(campaign)
-    if not rounds:
-        return Run(seed, ended=False)
-    classes = tables.CLASSES.read(product_of(campaign, "evaluate", rounds[-1])).to_pylist()
-    iou = {row["class_name"]: row["iou"] for row in classes}
-    return Run(seed, learning_curve(campaign, rounds), iou, has_ended(campaign))
 
 
 def _campaign(study: Study, arm: str, seed: int) -> Campaign:

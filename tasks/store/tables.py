@@ -147,6 +147,9 @@ _CAMPAIGN = {"arm": TEXT, "seed": INT64, "round": INT32}
 RESULTS = Table(
     "results.parquet",
     **_CAMPAIGN,
+    definition=TEXT,
+    upper_bound=pa.bool_(),
+    ended=pa.bool_(),
     miou=FLOAT64,
     clicks=FLOAT64,
     crossings=INT64,
@@ -155,8 +158,8 @@ RESULTS = Table(
     steps=INT64,
     epochs=INT64,
 )
-"""Points of all curves of a study: what the labels of a round had cost, as LEDGER counts it, and how long the training
-on them was."""
+"""Points of all curves of a study: how the arm is defined, whether it saw true costs and the campaign has ended, what
+the labels of a round had cost, as LEDGER counts it, and how long the training on them was."""
 
 CLASS_RESULTS = Table("class_results.parquet", **_CAMPAIGN, class_name=TEXT, iou=FLOAT64, cells=INT64)
 """IoU of every class in every round of a study, and its labelled cells of 8 x 8 px."""

@@ -23,7 +23,7 @@ NAMED = ("cereals-g2", "cereals-true-cost", "margin-regions", "entropy-images", 
 BEYOND = {"class_weight": 6, "noise": 0.5, "class_share": 0.5, "regions_per_image": 4, "region_price": True}
 VARIANTS = {
     "beyond": {"strategy": "cereals-per-click", "offset": 0.1, **BEYOND},
-    "balanced": {"strategy": "class-balanced-random-regions", "window_px": WINDOW_PX},
+    "balanced": {"strategy": "balanced-random-regions", "window_px": WINDOW_PX},
 }
 STUDY_FILE = """
 name = "tiny"
@@ -155,7 +155,9 @@ def test_what_strategies_have_in_common_was_made_once(ran: StudySettings) -> Non
 def test_the_repeated_campaign_comes_to_the_same(ran: StudySettings) -> None:
     points = pq.read_table(ran.path / "results.parquet").to_pylist()
     pair = (NAMED[0], REPEATED)
-    first, repeated = ([point | {"arm": ""} for point in points if point["arm"] == arm] for arm in pair)
+    first, repeated = (
+        [point | {"arm": "", "definition": ""} for point in points if point["arm"] == arm] for arm in pair
+    )
     assert first == repeated
     assert len(first) == 2
 

@@ -124,6 +124,14 @@ def test_a_frozen_trunk_is_planned_with_its_features_beside_a_trained_one(
     assert (other.model.trunk, other.training.batch, other.training.batch_images) == ("trained", "images", 4)
 
 
+def test_another_trunk_that_would_not_fit_is_said_without_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plans, "_fits", lambda needs, room: False)
+    facts = plan_of(frozen_settings(tmp_path), monkeypatch)
+    assert facts.otherwise == 'with model.trunk = "trained" it would not fit into the memory here'
+
+
 def plan_of(settings: CampaignSettings, monkeypatch: pytest.MonkeyPatch) -> PlanFacts:
     monkeypatch.setattr(plans, "read_settings", lambda file: settings)
     return plans.plan(Path("campaign.toml"))

@@ -237,7 +237,7 @@ def test_the_text_by_hand() -> None:
 
 
 def many() -> StudyFacts:
-    """Fifteen strategies with their names, one of them far too long, and clicks in millions."""
+    """All strategies by their names, one more far too long, and clicks in millions."""
     names = [*STRATEGIES, "a-strategy-whose-name-nobody-can-read-in-a-terminal"]
     runs = [replace(each, points=[replace(p, clicks=1e4 * p.clicks) for p in each.points]) for each in CEREALS.runs]
     arms = [Arm(name, "definition " * 9, name == "cereals-true-cost", runs) for name in names]
@@ -259,7 +259,7 @@ def test_the_page_for_prefect_carries_the_table_and_stays_small() -> None:
     page = study_markdown(many())
     assert len(page) < MAX_PAGE_CHARS / 2
     assert page.count("](data:image/png;base64,") == 1
-    assert len(re.findall(r"^\| ", page, flags=re.MULTILINE)) == 2 * (2 + 15 + 1)
+    assert len(re.findall(r"^\| ", page, flags=re.MULTILINE)) == 2 * (2 + len(STRATEGIES) + 1 + 1)
     assert "| cereals | I / (1 + C) | 16.2 % \\[15.0, 17.5\\] | 16.2 % | 0.431 |" in study_markdown(FACTS)
 
 
