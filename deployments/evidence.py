@@ -8,7 +8,8 @@ import shutil
 import sys
 from pathlib import Path
 
-from tasks.pages.evidence import blocks_of, with_blocks
+from cereals_core.study_statistics import StudyFacts
+from tasks.pages.evidence import blocks_of, goals, with_blocks
 from tasks.pages.study_figures import study_curve
 from tasks.pages.study_results import facts_from
 from tasks.store import tables
@@ -32,11 +33,12 @@ def studies() -> list[Path]:
 
 def blocks() -> dict[str, str]:
     """Write all blocks of the pages, from all tables."""
-    made: dict[str, str] = {}
+    made, told = dict[str, str](), list[StudyFacts]()
     for folder in studies():
         points, classes = (table.read(folder).to_pylist() for table in (tables.RESULTS, tables.CLASS_RESULTS))
-        made |= blocks_of(facts_from(folder.name, points, classes), points, classes)
-    return made
+        told.append(facts_from(folder.name, points, classes))
+        made |= blocks_of(told[-1], points, classes)
+    return made | {"goals": goals(told)}
 
 
 def main(taken: list[str]) -> None:

@@ -47,6 +47,22 @@ def blocks_of(facts: StudyFacts, points: Sequence[Row], classes: Sequence[Row]) 
     return {f"{facts.name} {name}": text for name, text in made.items()}
 
 
+def goals(studies: Sequence[StudyFacts]) -> str:
+    """Write the share of the clicks at which each arm reaches the goal, and its last mIoU, study beside study."""
+    names = dict.fromkeys(arm.name for facts in studies for arm in facts.arms)
+    rows = [[name, *(cell for facts in studies for cell in _goal_cells(name, facts))] for name in names]
+    full = [cell for facts in studies for cell in (f"{facts.full_clicks:,.0f} clicks", spread_words(facts.full_miou))]
+    header = [text for facts in studies for text in (f"{facts.name}: p95, clicks", "last mIoU")]
+    return markdown_table(["arm", *header], [*rows, ["every label", *full]])
+
+
+def _goal_cells(name: str, facts: StudyFacts) -> list[str]:
+    arm = next((arm for arm in facts.arms if arm.name == name), None)
+    if arm is None:
+        return [ABSENT, ABSENT]
+    return [_reached(arm, facts, "clicks"), spread_words(spread(final_mious(arm.runs).values()))]
+
+
 def with_blocks(page: str, blocks: Mapping[str, str]) -> str:
     """Put blocks between their marks on a Markdown page; DataError for a mark that no block is for."""
 

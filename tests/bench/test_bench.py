@@ -12,13 +12,14 @@ import made_round
 import numpy as np
 import pytest
 import torch
-from measure import forward_flops, keep, side_by_side, this_machine
+from measure import allowed, forward_flops, keep, side_by_side, this_machine
 from plain_round import clicks_of, labels_of, plain_round, train
 from prefect import flow
 
 from cereals_core.data_settings import SyntheticData
 from cereals_core.datasets import open_images, open_truth
 from cereals_core.datasets.cityscapes import write_cityscapes_layout
+from cereals_core.datasets.files import Split
 from cereals_core.evaluation import confusion
 from cereals_core.information import entropy, vote_entropy
 from cereals_core.models.base import Network
@@ -47,7 +48,7 @@ POOL, EVALUATED, HEIGHT, WIDTH, NETWORK = 48, 24, 512, 1024, 0.25
 SETTING = f"{HEIGHT} x {WIDTH} px, width {NETWORK}"
 SAMPLES, STEPS, SEED_IMAGES, WINDOW_PX = 20, 24, 4, 128
 TARGET = 0.85
-"""Share of the bare loop's images a second that is aimed at."""
+"""Share that is aimed at of the images a second that the machine allows."""
 WHOLE_PASSES_IMAGES = 2
 """Images that are passed as often as there are samples."""
 MAPPED = POOL - SEED_IMAGES
@@ -135,9 +136,8 @@ def floor_of(made: Made) -> float:
     return this_machine().peak_flops / forward_flops(build_network(made.campaign.settings.model, 19), HEIGHT, WIDTH)
 
 
-def tensors(made: Made, split: str, model: Network) -> list[torch.Tensor]:
-    source = open_images(made.campaign.settings.data, "pool" if split == "pool" else "eval")
-    device = next(model.parameters()).device
+def tensors(made: Made, split: Split, model: Network) -> list[torch.Tensor]:
+    source, device = open_images(made.campaign.settings.data, split), next(model.parameters()).device
     return [torch.from_numpy(source.image(each))[None].permute(0, 3, 1, 2).to(device) for each in source.image_ids]
 
 
@@ -166,7 +166,9 @@ def test_map_stages(made: Made, network: Network) -> None:
         for (stage, said), taken in zip(names, seconds, strict=False)
     ]
     keep(*rows)
-    assert all(row.ours > TARGET * bare_s for row in rows)
+    from_files = allowed(bare_s, open_images(made.campaign.settings.data, "pool"))
+    for row, rate in zip(rows, (from_files, bare_s, from_files), strict=True):
+        assert row.ours > TARGET * rate, row.setting
 
 
 def test_reduced_precision_and_compilation(made: Made, network: Network) -> None:
@@ -199,6 +201,7 @@ def test_reduced_precision_and_compilation(made: Made, network: Network) -> None
 def test_vote_entropy(made: Made, network: Network) -> None:
     few, shapes = tensors(made, "pool", network)[: 4 * WHOLE_PASSES_IMAGES], network.mask_shapes(HEIGHT, WIDTH)
     masks = [draw_masks(rng(0, number), shapes, 0.5, few[0].device) for number in range(SAMPLES)]
+    drawing = partial(draw_masks, rng(0), shapes * SAMPLES, 0.5)
 
     def heads(image: torch.Tensor) -> Iterator[torch.Tensor]:
         features = network.trunk(image)
@@ -216,7 +219,7 @@ def test_vote_entropy(made: Made, network: Network) -> None:
     setting = f"vote entropy of {SAMPLES}, {SETTING}"
     rate, bare, public = MAPPED / ours_s, len(few) / bare_s, len(whole) / whole_s
     keep(Measured("info-map", setting, rate, bare, public, floor_of(made)))
-    assert rate > max(TARGET * bare, 4 * public)
+    assert rate > max(TARGET * allowed(bare, open_images(made.campaign.settings.data, "pool"), drawing), 4 * public)
 
 
 def test_evaluate_and_oracle_query(made: Made, network: Network) -> None:
@@ -231,7 +234,7 @@ def test_evaluate_and_oracle_query(made: Made, network: Network) -> None:
 
     ours_s, bare_s = side_by_side((made.again(evaluate, pool="pool", ledger="seed-set", model="train-seg"), bare))
     keep(Measured("evaluate", SETTING, EVALUATED / ours_s, EVALUATED / bare_s, None, floor_of(made)))
-    assert bare_s > TARGET * ours_s
+    assert EVALUATED / ours_s > TARGET * allowed(EVALUATED / bare_s, open_images(made.campaign.settings.data, "eval"))
 
     pool_truth = open_truth(made.campaign.settings.data, "pool")
     asked = [row for row in Ledger(made.product("oracle-query")).table.to_pylist() if row["round"] == 0]

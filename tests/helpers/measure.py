@@ -14,6 +14,7 @@ import torch
 from checkout import ROOT
 from torch.utils.flop_counter import FlopCounterMode
 
+from cereals_core.datasets.base import ImageSource
 from cereals_core.models.base import Network
 from tasks.pages.benchmarks import Machine, Measured, benchmark_markdown, read, with_rows, write
 
@@ -99,6 +100,15 @@ def _disk_bytes_s() -> float:
         while file.read(1 << 22):
             pass
         return DISK_BYTES / (time.perf_counter() - started)
+
+
+def allowed(bare: float, source: ImageSource, *apart: Callable[[], object]) -> float:
+    """Images a second that the machine allows: decoding an image, and other work apart from it, take its cores too.
+
+    On few cores it is the less, the faster the arithmetic is; a processor with faster matrix units decodes no faster.
+    """
+    work = (lambda: source.image(source.image_ids[0]), *apart)
+    return 1 / (1 / bare + sum(min(elapsed(each) for _ in range(5)) for each in work) / this_machine().cores)
 
 
 def forward_flops(network: Network, height: int, width: int) -> int:

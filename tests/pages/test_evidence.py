@@ -9,7 +9,7 @@ from checkout import ROOT
 from cereals_core.errors import DataError
 from cereals_core.study_settings import FULL_LABELS
 from deployments import evidence
-from tasks.pages.evidence import blocks_of, with_blocks
+from tasks.pages.evidence import blocks_of, goals, with_blocks
 from tasks.pages.study_results import facts_from
 
 Rows = list[dict[str, Any]]
@@ -73,6 +73,17 @@ def test_the_goal_is_told_by_three_counts_of_clicks_and_by_pixels() -> None:
     assert rows["random-regions"][0] == "not reached by 10.0 %"
     assert "true-cost (upper bound)" in rows
     assert rows["every label"][:4] == ["1,000", "2,000", "2,010", "6,400"]
+
+
+def test_goals_are_told_study_beside_study() -> None:
+    points, classes = tables()
+    first = facts_from("one", points, classes)
+    second = facts_from("two", [row for row in points if row["arm"] != "true-cost"], classes)
+    rows = rows_of(goals([first, second]))
+    assert rows["arm"] == ["one: p95, clicks", "last mIoU", "two: p95, clicks", "last mIoU"]
+    assert rows["random-regions"] == ["not reached by 10.0 %", "0.445 ± 0.007"] * 2
+    assert rows["true-cost"][2:] == ["-", "-"]
+    assert rows["every label"] == ["1,000 clicks", "0.505 ± 0.007"] * 2
 
 
 def test_differences_are_told_in_pairs_with_how_many_are_above() -> None:
