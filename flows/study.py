@@ -34,8 +34,12 @@ def run_study(settings: StudySettings) -> Study:
         _run(study, [first])  # the reference of the first seed, without which there is no report
         seeds = [list(some) for _, some in groupby(others, lambda planned: planned[1].seed)]
         with ThreadPoolExecutor(workers.lanes(gpu=True)) as lanes:
-            for ended in [lanes.submit(copy_context().run, _run, study, some) for some in seeds]:
-                ended.result()
+            try:
+                for ended in [lanes.submit(copy_context().run, _run, study, some) for some in seeds]:
+                    ended.result()
+            except BaseException:
+                lanes.shutdown(cancel_futures=True)  # seeds that have not begun shall not
+                raise
     return study
 
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import NamedTuple
 
+import torch
+
 from cereals_core.grid import STRIDE_PX
 from cereals_core.models.base import Network
 from cereals_core.models.build import build_network, feature_channels
@@ -14,7 +16,7 @@ from cereals_core.settings import CampaignSettings
 from cereals_core.workload import Workload
 from tasks.running.device import precision_of
 from tasks.running.images import kept_at_most_bytes, pool_fits
-from tasks.running.prefetch import AHEAD
+from tasks.running.prefetch import AHEAD, MADE_AHEAD
 from tasks.running.truths import truth_kept_at_most_bytes
 from tasks.store.features import FEATURE_BYTES, feature_cells
 
@@ -125,7 +127,11 @@ def mapping(kind: Kind, bytes_a_cell: float) -> Takes:
     def memory(load: Workload) -> Memory:
         batch_images, pixels = load.wanted.batch_images, prod(load.largest)
         read = IMAGE_BYTES * pixels * (IMAGES_READ + 2 * batch_images)
-        tensors = prediction_bytes(kind.outline(load), *load.largest, batch_images)
+        network = kind.outline(load)
+        tensors = prediction_bytes(network, *load.largest, batch_images)
+        if load.wanted.needs_dropout:
+            masks = sum(map(prod, network.mask_shapes(*load.largest)))
+            tensors += MADE_AHEAD * torch.float32.itemsize * masks * batch_images
         return Memory(tensors, read + bytes_a_cell * load.shard_cells)
 
     units, disk = (lambda load, number: load.unlabelled_images(number)), (lambda load, number: load.map_bytes)

@@ -10,10 +10,12 @@ import pytest
 from small_campaign import small_settings
 
 from cereals_core.errors import ProductError, SettingsError
+from cereals_core.settings import CampaignSettings
 from cereals_core.settings_files import read_settings, read_study
 from cereals_core.strategies import STRATEGIES
 from cereals_core.study_settings import FULL_LABELS, REPEATED, StudySettings
 from deployments.status import show_status
+from flows import study
 from flows.study import run_study
 from tasks.store.layout import Campaign
 from tasks.store.products import find_product
@@ -201,3 +203,20 @@ def test_status_and_report_show_the_study(ran: StudySettings, tmp_path: Path) ->
     shown = show_status([file])
     assert all(name in shown for name in NAMED)
     assert str(ran.path / "report.html") in shown
+
+
+def test_a_study_that_stops_begins_no_further_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = settings_of(tmp_path, strategies=("random-images",), variants={}, seeds=(1, 2, 3), repeat=False)
+    begun = list[int]()
+
+    def run(campaign: CampaignSettings, shared: Path | None) -> None:
+        begun.append(campaign.seed)
+        if campaign.acquisition.seed_images != "all":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(study, "run_campaign", run)
+    monkeypatch.setattr(study, "report_study", lambda place: None)
+    monkeypatch.setattr(study, "publish_study", lambda facts: None)
+    with pytest.raises(KeyboardInterrupt):
+        run_study.fn(settings)
+    assert begun == [1, 1]
