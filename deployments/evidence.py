@@ -13,6 +13,7 @@ from tasks.pages.evidence import blocks_of, goals, with_blocks
 from tasks.pages.study_figures import study_curve
 from tasks.pages.study_results import facts_from
 from tasks.store import tables
+from tasks.store.ledger import Row
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "docs/evidence"
@@ -31,23 +32,30 @@ def studies() -> list[Path]:
     return sorted(file.parent for file in FOLDER.glob(f"*/{tables.RESULTS.file}"))
 
 
+def told(study: Path) -> tuple[list[Row], list[Row]]:
+    """Read the tables of a study, of campaigns that have ended."""
+    points, classes = (table.read(study).to_pylist() for table in (tables.RESULTS, tables.CLASS_RESULTS))
+    ended = {(row["arm"], row["seed"]) for row in points if row["ended"]}
+    found = [[row for row in rows if (row["arm"], row["seed"]) in ended] for rows in (points, classes)]
+    return found[0], found[1]
+
+
 def blocks() -> dict[str, str]:
     """Write all blocks of the pages, from all tables."""
-    made, told = dict[str, str](), list[StudyFacts]()
-    for folder in studies():
-        points, classes = (table.read(folder).to_pylist() for table in (tables.RESULTS, tables.CLASS_RESULTS))
-        told.append(facts_from(folder.name, points, classes))
-        made |= blocks_of(told[-1], points, classes)
-    return made | {"goals": goals(told)}
+    made, facts = dict[str, str](), list[StudyFacts]()
+    for study in studies():
+        points, classes = told(study)
+        facts.append(facts_from(study.name, points, classes))
+        made |= blocks_of(facts[-1], points, classes)
+    return made | {"goals": goals(facts)}
 
 
 def main(taken: list[str]) -> None:
     """Take in tables, draw figures, and rewrite the pages' blocks."""
-    for study in taken:
-        take_in(Path(study))
-    for folder in studies():
-        points, classes = (table.read(folder).to_pylist() for table in (tables.RESULTS, tables.CLASS_RESULTS))
-        (folder / "curves.png").write_bytes(study_curve(facts_from(folder.name, points, classes), "clicks"))
+    for folder in taken:
+        take_in(Path(folder))
+    for study in studies():
+        (study / "curves.png").write_bytes(study_curve(facts_from(study.name, *told(study)), "clicks"))
     made = blocks()
     for page in PAGES:
         page.write_text(with_blocks(page.read_text(), made))
