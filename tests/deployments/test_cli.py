@@ -19,7 +19,7 @@ def test_all_mistakes_of_a_campaign_file_come_at_once(tmp_path: Path) -> None:
     assert result.returncode == 1
     assert "3 mistakes" in result.stderr
     assert "acquisition.seed_images = 0: Input should be greater than 0" in result.stderr
-    assert "acquisition.window: no such key; allowed here: alpha, batch_images, clicks_per_round, " in result.stderr
+    assert "acquisition.window: no such key; allowed here: alpha, batch_images, " in result.stderr
     assert "acquisition.information = 'guesswork': Input should be 'entropy', 'vote_entropy', " in result.stderr
     assert "Traceback" not in result.stderr
 

@@ -23,6 +23,7 @@ ROWS = [
         "spend": 64.0,
         "information": 2.5,
         "predicted_clicks": None,
+        "predicted_class": None,
     }
     for rank in range(40)
 ]
@@ -33,6 +34,7 @@ VALUES: dict[pa.DataType, st.SearchStrategy[Any]] = {
     pa.int64(): st.integers(-(2**63), 2**63 - 1),
     pa.float32(): st.floats(width=32, allow_nan=False),
     pa.float64(): st.floats(allow_nan=False),
+    pa.bool_(): st.booleans(),
     pa.list_(pa.float32()): st.lists(st.floats(width=32, allow_nan=False), max_size=6),
 }
 
@@ -59,6 +61,7 @@ def test_two_rows_by_hand(tmp_path: Path) -> None:
         "spend": [64.0, 64.0],
         "information": [2.5, 2.5],
         "predicted_clicks": [None, None],
+        "predicted_class": [None, None],
     }
 
 
