@@ -20,6 +20,7 @@ from tasks.running.stage import ONE_AT_A_TIME
 from tasks.running.workers import computing
 from tasks.store.layout import Study
 from tasks.study_results import report_study
+from tasks.telling.progress import stop_if_requested
 from tasks.telling.publishing import publish_study, without_round_pages
 
 _reporting = Lock()
@@ -34,18 +35,15 @@ def run_study(settings: StudySettings) -> Study:
         _run(study, [first])  # the reference of the first seed, without which there is no report
         seeds = [list(some) for _, some in groupby(others, lambda planned: planned[1].seed)]
         with ThreadPoolExecutor(workers.lanes(gpu=True)) as lanes:
-            try:
-                for ended in [lanes.submit(copy_context().run, _run, study, some) for some in seeds]:
-                    ended.result()
-            except BaseException:
-                lanes.shutdown(cancel_futures=True)  # seeds that have not begun shall not
-                raise
+            for ended in [lanes.submit(copy_context().run, _run, study, some) for some in seeds]:
+                ended.result()
     return study
 
 
 def _run(study: Study, campaigns: Sequence[tuple[str, CampaignSettings]]) -> None:
     """Run campaigns one after the other, and the report after each."""
     for arm, settings in campaigns:
+        stop_if_requested()
         run_campaign(settings, shared=None if arm == REPEATED else study.shared)
         with _reporting:
             publish_study(report_study(study))

@@ -79,8 +79,7 @@ def info_map(work: Work, pool: Product, ledger: Product, model: Product, feature
 
 def _information(work: Work, inputs: Inputs) -> tuple[Reader, Mapper]:
     settings, wanted = work.campaign.settings, work.campaign.settings.acquisition
-    classes = len(there(inputs["pool"]).facts["class_names"])
-    predictor = _predictor(work, load_model(settings, classes, there(inputs["model"])))
+    predictor = _segmenting(work, inputs)
 
     def of_one_pass(image_ids: Sequence[str], images: Sequence[Any]) -> Sequence[Tensor]:
         return [predictor.information(stacked(images), MEASURES[wanted.information])]
@@ -139,8 +138,7 @@ def class_map(work: Work, pool: Product, ledger: Product, model: Product, featur
 
 
 def _classes(work: Work, inputs: Inputs) -> tuple[Reader, Mapper]:
-    classes = len(there(inputs["pool"]).facts["class_names"])
-    predictor = _predictor(work, load_model(work.campaign.settings, classes, there(inputs["model"])))
+    predictor = _segmenting(work, inputs)
     return _pool_reader(work, inputs), lambda image_ids, images: [predictor.classes(stacked(images))]
 
 
@@ -173,6 +171,11 @@ def _true_clicks(work: Work, inputs: Inputs) -> tuple[Reader, Mapper]:
         return [torch.from_numpy(np.stack(list(maps)))]
 
     return open_truth(work.campaign.settings.data, "pool").truth, of_truth
+
+
+def _segmenting(work: Work, inputs: Inputs) -> Predictor:
+    classes = len(there(inputs["pool"]).facts["class_names"])
+    return _predictor(work, load_model(work.campaign.settings, classes, there(inputs["model"])))
 
 
 def _predictor(work: Work, model: Network) -> Predictor:

@@ -21,6 +21,9 @@ from cereals_core.grid import VOID
 from cereals_core.shapes import Float32, UInt8
 from cereals_core.truth import Truth
 
+SHORT_NUMBERS = 2**16
+"""Components that numbers of 16 bits tell apart."""
+
 
 class MaskImages:
     """One split: stems in `<split>.txt`, pictures in `<split>/` (JPEG or PNG), masks in `<split>annot/` (PNG).
@@ -58,10 +61,6 @@ class MaskImages:
 
     def _mask(self, image_id: str) -> Path:
         return self._masks / f"{image_id}.png"
-
-
-SHORT_NUMBERS = 2**16
-"""Components that numbers of 16 bits tell apart."""
 
 
 def trace_clicks(labels: UInt8[np.ndarray, "h w"], epsilon_px: float, speck_px: int) -> Float32[np.ndarray, "clicks 3"]:

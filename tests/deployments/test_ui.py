@@ -247,7 +247,9 @@ def test_links_of_an_artifact_open_their_pages(page: Any) -> None:
 
 def test_the_link_of_a_run_on_the_embedded_server_is_alive(page: Any) -> None:
     open_newest(page, "embedded-round")
-    follow(page, "Flow run").get_by_text("embedded round 0 train-seg").first.wait_for()
+    run = follow(page, "Flow run")
+    run.get_by_text("embedded round 0 train-seg").first.wait_for()
+    assert "/runs/flow-run/" in run.url
 
 
 def test_a_study_leaves_one_page(page: Any) -> None:

@@ -1,5 +1,6 @@
 """A study from end to end: strategies by name, sharing what they have in common, resumable."""
 
+import threading
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from flows import study
 from flows.study import run_study
 from tasks.store.layout import Campaign
 from tasks.store.products import find_product
+from tasks.telling import progress
 
 WINDOW_PX, SEED = 24, 7
 NAMED = ("cereals-g2", "cereals-true-cost", "margin-regions", "entropy-images", "random-regions")
@@ -205,18 +207,20 @@ def test_status_and_report_show_the_study(ran: StudySettings, tmp_path: Path) ->
     assert str(ran.path / "report.html") in shown
 
 
-def test_a_study_that_stops_begins_no_further_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_study_that_is_stopped_begins_no_further_campaign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = settings_of(tmp_path, strategies=("random-images",), variants={}, seeds=(1, 2, 3), repeat=False)
     begun = list[int]()
 
     def run(campaign: CampaignSettings, shared: Path | None) -> None:
         begun.append(campaign.seed)
         if campaign.acquisition.seed_images != "all":
-            raise KeyboardInterrupt
+            progress.request_stop()
+            progress.stop_if_requested()
 
     monkeypatch.setattr(study, "run_campaign", run)
     monkeypatch.setattr(study, "report_study", lambda place: None)
     monkeypatch.setattr(study, "publish_study", lambda facts: None)
-    with pytest.raises(KeyboardInterrupt):
+    monkeypatch.setattr(progress, "_stop", threading.Event())
+    with pytest.raises(progress.Interrupted):
         run_study.fn(settings)
     assert begun == [1, 1]
